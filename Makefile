@@ -1,0 +1,91 @@
+# Everything here works from a clean clone: `setup` comes first by itself. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+PROTO_VENV := .venv-proto
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTO_READY := $(PROTO_VENV)/.ready
+LOCK ?= requirements/dev.lock
+STATE_DIR := .grpc-bearer-dev
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock'
+PYTEST_ARGS ?=
+TOKEN_ARGS ?=
+
+.PHONY: help setup run token test coverage proto proto-check lint type check bench lock clean
+
+help: ## list the targets
+	@echo "usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "variables: PYTHON=$(PYTHON)  PYTEST_ARGS='-k name'  TOKEN_ARGS='--sub alice --ttl 60'"
+
+setup: $(READY) ## make .venv with everything for development (the other targets do this by themselves)
+
+run: $(READY) ## start the service with its embedded issuer; prints a grpcurl line to paste
+	@exec $(BIN)/grpc-bearer serve --dev
+
+token: $(READY) ## print a token of the embedded issuer and nothing else; options in TOKEN_ARGS
+	@exec $(BIN)/grpc-bearer token $(TOKEN_ARGS)
+
+test: $(READY) ## run the tests and report the coverage; options in PYTEST_ARGS
+	@$(BIN)/coverage erase
+	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+coverage: $(READY) ## after `make test`: fail when a branch of the security core is uncovered
+	@$(BIN)/python tools/coverage_gate.py
+
+proto: $(READY) $(PROTO_READY) ## regenerate the committed code from the protos
+	@$(BIN)/python tools/protos.py
+
+proto-check: $(READY) $(PROTO_READY) ## fail when the committed code differs from what the protos generate
+	@$(BIN)/python tools/protos.py --check
+
+lint: $(READY) ## ruff (rules and format) and buf lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+
+type: $(READY) ## mypy --strict on both source roots and the tests
+	@$(BIN)/mypy
+
+check: lint type proto-check test ## all of the above: what has to pass before a commit
+
+bench: $(READY) ## run the benchmarks (a few minutes; ratios against a bare server, see benchmarks/)
+	@$(BIN)/python -m benchmarks
+
+lock: $(READY) ## compile the lock files anew: newest and lowest versions that pyproject.toml allows
+	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements/dev.lock
+	@$(COMPILE) --upgrade --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.lock
+	@$(COMPILE) --upgrade requirements/proto.in -o requirements/proto.lock
+
+clean: ## remove the environments, the caches, build results and the embedded issuer's state
+	@rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json \
+		htmlcov build dist tests/e2e/node/node_modules $(STATE_DIR)
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Whatever these two print goes to stderr, so that `$$(make -s token)` is a token from a clean clone too. The stamp is written
+# last: a run that was interrupted is done again from the start. pip and hatchling come from the lock, nothing else is fetched.
+$(READY): pyproject.toml $(LOCK)
+	@{ \
+	command -v $(PYTHON) >/dev/null || { echo "grpc-bearer needs Python 3.11 or newer: $(PYTHON) is not on PATH; set PYTHON=..."; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "grpc-bearer needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'); set PYTHON=..."; exit 1; }; \
+	echo "setting up $(VENV) (once; a minute or so)"; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
+	$(BIN)/pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK); \
+	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --no-index --editable .; \
+	touch $@; \
+	} >&2
+
+$(PROTO_READY): requirements/proto.lock
+	@{ \
+	$(BIN)/python -m venv --clear $(PROTO_VENV); \
+	$(PROTO_VENV)/bin/pip --disable-pip-version-check install --quiet --require-hashes -r $<; \
+	touch $@; \
+	} >&2
