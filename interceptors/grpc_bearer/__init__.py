@@ -1,0 +1,29 @@
+"""Bearer token authentication for gRPC services: the public names. The interceptors are in `grpc_bearer.sync` and `.aio`."""
+
+from .authenticator import Authenticator, IssuerStatus
+from .claims import Claims, current_claims, current_claims_or_none
+from .errors import AuthError, ConfigurationError, FetchError, NoClaimsError, Reason, StatusCode
+from .issuer import Issuer
+from .keys.cache import CachePolicy
+from .keys.fetch import FetchOptions
+from .keys.source import Attempt, FetchedKeys, KeySource
+
+__all__ = [
+    "Attempt",
+    "AuthError",
+    "Authenticator",
+    "CachePolicy",
+    "Claims",
+    "ConfigurationError",
+    "FetchError",
+    "FetchOptions",
+    "FetchedKeys",
+    "Issuer",
+    "IssuerStatus",
+    "KeySource",
+    "NoClaimsError",
+    "Reason",
+    "StatusCode",
+    "current_claims",
+    "current_claims_or_none",
+]

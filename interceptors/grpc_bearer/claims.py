@@ -1,0 +1,87 @@
+"""The verified claims set, and how a handler gets at it (pure).
+
+`current_claims()` reads a context variable that the interceptor binds for one RPC. It has no default: where nothing was
+verified there is nothing to read, and the accessor raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from .errors import NoClaimsError
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Claims(Mapping[str, Any]):
+    """The claims set of a verified token (RFC 7519 §4): registered claims as attributes, every claim as a mapping member.
+
+    Frozen to the depth: nested objects are read-only mappings, arrays are tuples. `exp`, `nbf` and `iat` are NumericDates,
+    in seconds since the epoch. `aud` is a tuple whether the token had a string or an array. `scopes` is the union of the
+    `scope` (RFC 8693 §4.2) and `scp` claims. `key_id` and `algorithm` name what the signature was verified with;
+    `key_id` is None where the issuer's key has no `kid`.
+    """
+
+    iss: str
+    exp: float
+    sub: str | None
+    aud: tuple[str, ...]
+    nbf: float | None
+    iat: float | None
+    jti: str | None
+    client_id: str | None
+    scopes: frozenset[str]
+    key_id: str | None
+    algorithm: str
+    _members: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        # Claim values are personal data: a log line that formats this object must not spill them.
+        return f"<Claims: {', '.join(sorted(self._members))}>"
+
+
+def deep_frozen(value: Any) -> Any:
+    """`value`, as the JSON parser made it, with objects as read-only mappings and arrays as tuples, to the depth."""
+    if type(value) is dict:
+        return MappingProxyType({name: deep_frozen(member) for name, member in value.items()})
+    if type(value) is list:
+        return tuple([deep_frozen(element) for element in value])
+    return value
+
+
+_bound: ContextVar[Claims | None] = ContextVar("grpc_bearer_claims")
+
+
+def bind_claims(claims: Claims | None) -> None:
+    """Bind the claims of the RPC whose context this runs in; None where nothing was verified. For the drivers."""
+    _bound.set(claims)
+
+
+def current_claims() -> Claims:
+    """The verified claims of the RPC that is being served.
+
+    Reaches every handler kind, sync and asyncio. It does not reach threads that a handler starts itself, `add_callback`
+    functions, or `run_in_executor`: pass the claims along, or use `contextvars.copy_context().run` (measured on grpcio 1.85).
+    Raises `NoClaimsError` on a public method and outside a call.
+    """
+    claims = _bound.get(None)
+    if claims is None:
+        raise NoClaimsError("no verified claims here: the method is public, or this is not inside a guarded call")
+    return claims
+
+
+def current_claims_or_none() -> Claims | None:
+    """As `current_claims`, with None in place of the error."""
+    return _bound.get(None)

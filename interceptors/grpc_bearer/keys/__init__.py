@@ -1,0 +1,1 @@
+"""Keys of issuers: what they are, how long they are good for, and where they come from."""
