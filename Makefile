@@ -22,7 +22,7 @@ TOKEN_ARGS ?=
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "variables: PYTHON=$(PYTHON)  PYTEST_ARGS='-k name'  TOKEN_ARGS='--sub alice --ttl 60'"
+	@echo "variables: PYTHON=python3  PYTEST_ARGS='-k name'  TOKEN_ARGS='--sub alice --ttl 60'"
 
 setup: $(READY) ## make .venv with everything for development (the other targets do this by themselves)
 
@@ -65,27 +65,16 @@ lock: $(READY) ## compile the lock files anew: newest and lowest versions that p
 	@$(COMPILE) --upgrade requirements/proto.in -o requirements/proto.lock
 
 clean: ## remove the environments, the caches, build results and the embedded issuer's state
-	@rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json \
+	@rm -rf .venv .venv-* .ci/work .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json \
 		htmlcov build dist tests/e2e/node/node_modules $(STATE_DIR)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Whatever these two print goes to stderr, so that `$$(make -s token)` is a token from a clean clone too. The stamp is written
-# last: a run that was interrupted is done again from the start. pip and hatchling come from the lock, nothing else is fetched.
 $(READY): pyproject.toml $(LOCK)
-	@{ \
-	command -v $(PYTHON) >/dev/null || { echo "grpc-bearer needs Python 3.11 or newer: $(PYTHON) is not on PATH; set PYTHON=..."; exit 1; }; \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "grpc-bearer needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'); set PYTHON=..."; exit 1; }; \
-	echo "setting up $(VENV) (once; a minute or so)"; \
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); \
-	$(BIN)/pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK); \
-	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --no-index --editable .; \
-	touch $@; \
-	} >&2
+	@tools/setup.sh $(PYTHON) $(VENV) $(LOCK)
 
-$(PROTO_READY): requirements/proto.lock
-	@{ \
+# The generator has an environment of its own: its protobuf is older than the one that the tests run on (CONTRIBUTING.md).
+$(PROTO_READY): requirements/proto.lock | $(READY)
+	@{ echo "setting up $(PROTO_VENV) from $<"; \
 	$(BIN)/python -m venv --clear $(PROTO_VENV); \
-	$(PROTO_VENV)/bin/pip --disable-pip-version-check install --quiet --require-hashes -r $<; \
-	touch $@; \
-	} >&2
+	$(PROTO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<; \
+	touch $@; } >&2
