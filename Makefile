@@ -12,7 +12,8 @@ READY := $(VENV)/.ready
 PROTO_READY := $(PROTO_VENV)/.ready
 LOCK ?= requirements/dev.lock
 STATE_DIR := .grpc-bearer-dev
-COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-emit-index-url \
 	--custom-compile-command 'make lock'
 PYTEST_ARGS ?=
 TOKEN_ARGS ?=
