@@ -18,8 +18,8 @@ from .strict_json import StrictJsonError, loads
 MAX_KEY_ID_LENGTH: Final = 512
 
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]++)", re.ASCII)
-_TO_STANDARD: Final = str.maketrans("-_", "+/")
-_PADDING: Final = ("", None, "==", "=")
+_TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # bytes, whose translate costs a tenth of str's
+_PADDING: Final = (b"", None, b"==", b"=")
 # RFC 4648 §3.5: the bits that the last character has too many must be zero, else two texts mean the same octets.
 _CANONICAL_LAST: Final = (None, None, frozenset("AQgw"), frozenset("AEIMQUYcgkosw048"))
 
@@ -53,7 +53,7 @@ def base64url(text: str) -> bytes:
     canonical_last = _CANONICAL_LAST[remainder]
     if padding is None or (canonical_last is not None and text[-1] not in canonical_last):
         raise malformed("base64url is not canonical")
-    return a2b_base64(text.translate(_TO_STANDARD) + padding, strict_mode=True)
+    return a2b_base64(text.encode("ascii").translate(_TO_STANDARD) + padding, strict_mode=True)
 
 
 def _json_object(part: str, what: str) -> dict[str, Any]:
