@@ -1,0 +1,137 @@
+"""A grpc-js client from npm against our interceptors: what a program that is not in Python gets to see."""
+
+# ruff: noqa: N802  # gRPC methods are named by their proto
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
+from matrix.v1.matrix_pb2_grpc import MatrixServiceServicer, add_MatrixServiceServicer_to_server
+
+from grpc_bearer import Authenticator, Issuer, current_claims
+from tests.e2e.parts import NEEDS_NODE, NODE_PROGRAMS, ROOT, STACKS, Stack, serving
+from tests.support.tokens import AUDIENCE, ISSUER, forged, jwks, key, mint
+
+pytestmark = NEEDS_NODE
+
+METHODS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+PROTO = ROOT / "tests/protos/matrix/v1/matrix.proto"
+
+
+def saw(text: str) -> MatrixResponse:
+    claims = current_claims()
+    return MatrixResponse(text=text, subject=claims.sub or "", scopes=sorted(claims.scopes))
+
+
+class SyncMatrix(MatrixServiceServicer):
+    def UnaryUnary(self, request: MatrixRequest, context: Any) -> MatrixResponse:
+        return saw(request.text)
+
+    def UnaryStream(self, request: MatrixRequest, context: Any) -> Iterator[MatrixResponse]:
+        for _ in range(request.count):
+            yield saw(request.text)
+
+    def StreamUnary(self, request_iterator: Iterator[MatrixRequest], context: Any) -> MatrixResponse:
+        return saw("".join(request.text for request in request_iterator))
+
+    def StreamStream(self, request_iterator: Iterator[MatrixRequest], context: Any) -> Iterator[MatrixResponse]:
+        for request in request_iterator:
+            yield saw(request.text)
+
+
+class AioMatrix(MatrixServiceServicer):
+    async def UnaryUnary(self, request: MatrixRequest, context: Any) -> MatrixResponse:
+        return saw(request.text)
+
+    async def UnaryStream(self, request: MatrixRequest, context: Any) -> AsyncIterator[MatrixResponse]:
+        for _ in range(request.count):
+            yield saw(request.text)
+
+    async def StreamUnary(self, request_iterator: AsyncIterator[MatrixRequest], context: Any) -> MatrixResponse:
+        return saw("".join([request.text async for request in request_iterator]))
+
+    async def StreamStream(self, request_iterator: AsyncIterator[MatrixRequest], context: Any) -> AsyncIterator[MatrixResponse]:
+        async for request in request_iterator:
+            yield saw(request.text)
+
+
+SERVICES = {"sync": SyncMatrix, "aio": AioMatrix}
+
+
+async def calls_by_grpc_js(stack: Stack, calls: Iterable[Mapping[str, str | None]]) -> list[dict[str, Any]]:
+    """The outcome of each call, as node/grpc_client.mjs describes it."""
+    with Authenticator([Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key()))]) as auth:
+        service = SERVICES[stack]()
+        async with serving(stack, auth, lambda server: add_MatrixServiceServicer_to_server(service, server)) as target:
+            command = ["node", str(NODE_PROGRAMS / "grpc_client.mjs"), target, str(PROTO)]
+            run = asyncio.to_thread(
+                subprocess.run, command, input=json.dumps(list(calls)), capture_output=True, text=True, timeout=30
+            )
+            done = await run
+    assert done.returncode == 0, done.stderr
+    outcomes: list[dict[str, Any]] = json.loads(done.stdout)
+    return outcomes
+
+
+def error_info(outcome: Mapping[str, Any]) -> ErrorInfo:
+    """The reason, decoded from the trailer. It has to agree with what gRPC itself says of the call."""
+    status = Status.FromString(base64.b64decode(outcome["details"]))
+    assert (status.code, status.message) == (outcome["code"], outcome["message"])
+    (detail,) = status.details
+    info = ErrorInfo()
+    assert detail.Unpack(info)
+    return info
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_grpc_js_gets_the_responses_of_a_valid_call_of_each_kind(stack: Stack) -> None:
+    token = mint(sub="alice", scope="orders.write orders.read")
+    outcomes = await calls_by_grpc_js(stack, [{"method": method, "token": token} for method in METHODS])
+    texts = [[response["text"] for response in outcome["responses"]] for outcome in outcomes]
+    assert dict(zip(METHODS, texts, strict=True)) == {
+        "UnaryUnary": ["a"],
+        "UnaryStream": ["a", "a"],
+        "StreamUnary": ["ab"],
+        "StreamStream": ["a", "b"],
+    }
+    for outcome in outcomes:
+        assert outcome["code"] == grpc.StatusCode.OK.value[0]
+        for response in outcome["responses"]:
+            assert (response["subject"], response["scopes"]) == ("alice", ["orders.read", "orders.write"])
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_grpc_js_reads_the_reason_of_a_refused_call_of_each_kind(stack: Stack) -> None:
+    expired_at = int(time.time()) - 60
+    refused = {
+        "TOKEN_MISSING": None,
+        "TOKEN_MALFORMED": "not.a-token",
+        "TOKEN_EXPIRED": mint(exp=expired_at),
+        "TOKEN_NOT_YET_VALID": mint(nbf=expired_at + 3600),
+        "TOKEN_INVALID": forged(),
+    }
+    calls = [{"method": method, "token": token} for method in METHODS for token in refused.values()]
+    outcomes = await calls_by_grpc_js(stack, calls)
+    assert [error_info(outcome).reason for outcome in outcomes] == [*refused] * len(METHODS)
+    for outcome in outcomes:
+        info = error_info(outcome)
+        assert outcome["code"] == grpc.StatusCode.UNAUTHENTICATED.value[0]
+        assert outcome["responses"] == []
+        assert outcome["challenge"].startswith("Bearer")
+        assert info.domain == "grpc-bearer"
+        assert dict(info.metadata) == ({"expired_at": rfc3339(expired_at)} if info.reason == "TOKEN_EXPIRED" else {})
+
+
+def rfc3339(epoch_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_s))
