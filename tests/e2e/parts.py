@@ -16,6 +16,7 @@ from grpc_bearer import Authenticator, aio, sync
 Stack = Literal["sync", "aio"]
 STACKS: tuple[Stack, ...] = ("sync", "aio")
 WORKERS = 16
+MAX_WAITERS = WORKERS // 4  # what the documentation advises
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_PROGRAMS = Path(__file__).resolve().parent / "node"
@@ -43,8 +44,7 @@ async def serving(stack: Stack, auth: Authenticator, register: Callable[[Any], N
             await aio_server.stop(grace=5)
         return
     with ThreadPoolExecutor(WORKERS) as pool:
-        # A quarter of the workers may wait for keys, as the documentation advises.
-        server = grpc.server(pool, interceptors=[sync.AuthInterceptor(auth, max_waiters=WORKERS // 4)], options=options)
+        server = grpc.server(pool, interceptors=[sync.AuthInterceptor(auth, max_waiters=MAX_WAITERS)], options=options)
         register(server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
