@@ -116,7 +116,7 @@ def test_every_line_of_a_lock_is_pinned_and_hashed(lock: str) -> None:
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     assert lines
     for line in lines:
-        assert re.match(r"[a-z0-9-]+==[^ ]+ .*--hash=sha256:[0-9a-f]{64}", line), line
+        assert re.match(r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==[^ ]+ .*--hash=sha256:[0-9a-f]{64}", line), line
 
 
 @pytest.mark.parametrize("lock", LOCKS)

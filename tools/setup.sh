@@ -27,6 +27,8 @@ fi
 echo "setting up $venv from $lock (once; a minute or so)"
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
+# Otherwise pip would complain that the project, as it was installed before, wants other versions.
+"$venv/bin/python" -m pip uninstall --quiet --yes grpc-bearer 2>/dev/null || true
 "${pip[@]}" --require-hashes -r "$lock"
 "${pip[@]}" --no-deps --no-build-isolation --no-index --editable .
 touch "$venv/.ready"
