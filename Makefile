@@ -52,8 +52,8 @@ lint: $(READY) ## ruff (rules and format) and buf lint
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 
-type: $(READY) ## mypy --strict on both source roots and the tests
-	@$(BIN)/mypy
+type: $(READY) ## mypy --strict on both source roots, the tests and the tools
+	@$(BIN)/mypy $(wildcard interceptors server tests tools benchmarks examples)
 
 check: lint type proto-check test ## all of the above: what has to pass before a commit
 
