@@ -86,6 +86,7 @@ async def calls_by_grpc_js(stack: Stack, calls: Iterable[Mapping[str, str | None
 
 def error_info(outcome: Mapping[str, Any]) -> ErrorInfo:
     """The reason, decoded from the trailer. It has to agree with what gRPC itself says of the call."""
+    assert outcome["details"] is not None, f"no grpc-status-details-bin: {outcome}"
     status = Status.FromString(base64.b64decode(outcome["details"]))
     assert (status.code, status.message) == (outcome["code"], outcome["message"])
     (detail,) = status.details
