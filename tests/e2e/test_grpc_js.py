@@ -1,7 +1,5 @@
 """A grpc-js client from npm against our interceptors: what a program that is not in Python gets to see."""
 
-# ruff: noqa: N802  # gRPC methods are named by their proto
-
 from __future__ import annotations
 
 import asyncio
@@ -9,71 +7,27 @@ import base64
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
-from matrix.v1.matrix_pb2_grpc import MatrixServiceServicer, add_MatrixServiceServicer_to_server
 
-from grpc_bearer import Authenticator, Issuer, current_claims
-from tests.e2e.parts import NEEDS_NODE, NODE_PROGRAMS, ROOT, STACKS, Stack, serving
+from grpc_bearer import Authenticator, Issuer
+from tests.e2e.parts import NEEDS_NODE, NODE_PROGRAMS
+from tests.support.matrix import METHODS, PROTO, SERVICES, registering
+from tests.support.serving import STACKS, Stack, serving
 from tests.support.tokens import AUDIENCE, ISSUER, forged, jwks, key, mint
 
 pytestmark = NEEDS_NODE
-
-METHODS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
-PROTO = ROOT / "tests/protos/matrix/v1/matrix.proto"
-
-
-def saw(text: str) -> MatrixResponse:
-    claims = current_claims()
-    return MatrixResponse(text=text, subject=claims.sub or "", scopes=sorted(claims.scopes))
-
-
-class SyncMatrix(MatrixServiceServicer):
-    def UnaryUnary(self, request: MatrixRequest, context: Any) -> MatrixResponse:
-        return saw(request.text)
-
-    def UnaryStream(self, request: MatrixRequest, context: Any) -> Iterator[MatrixResponse]:
-        for _ in range(request.count):
-            yield saw(request.text)
-
-    def StreamUnary(self, request_iterator: Iterator[MatrixRequest], context: Any) -> MatrixResponse:
-        return saw("".join(request.text for request in request_iterator))
-
-    def StreamStream(self, request_iterator: Iterator[MatrixRequest], context: Any) -> Iterator[MatrixResponse]:
-        for request in request_iterator:
-            yield saw(request.text)
-
-
-class AioMatrix(MatrixServiceServicer):
-    async def UnaryUnary(self, request: MatrixRequest, context: Any) -> MatrixResponse:
-        return saw(request.text)
-
-    async def UnaryStream(self, request: MatrixRequest, context: Any) -> AsyncIterator[MatrixResponse]:
-        for _ in range(request.count):
-            yield saw(request.text)
-
-    async def StreamUnary(self, request_iterator: AsyncIterator[MatrixRequest], context: Any) -> MatrixResponse:
-        return saw("".join([request.text async for request in request_iterator]))
-
-    async def StreamStream(self, request_iterator: AsyncIterator[MatrixRequest], context: Any) -> AsyncIterator[MatrixResponse]:
-        async for request in request_iterator:
-            yield saw(request.text)
-
-
-SERVICES = {"sync": SyncMatrix, "aio": AioMatrix}
 
 
 async def calls_by_grpc_js(stack: Stack, calls: Iterable[Mapping[str, str | None]]) -> list[dict[str, Any]]:
     """The outcome of each call, as node/grpc_client.mjs describes it."""
     with Authenticator([Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key()))]) as auth:
-        service = SERVICES[stack]()
-        async with serving(stack, auth, lambda server: add_MatrixServiceServicer_to_server(service, server)) as target:
+        async with serving(stack, auth, registering(SERVICES[stack]())) as target:
             command = ["node", str(NODE_PROGRAMS / "grpc_client.mjs"), target, str(PROTO)]
             run = asyncio.to_thread(
                 subprocess.run, command, input=json.dumps(list(calls)), capture_output=True, text=True, timeout=30

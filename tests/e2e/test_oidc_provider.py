@@ -19,8 +19,9 @@ import requests
 from grpc_bearer import Authenticator, Issuer, current_claims
 from grpc_bearer.v1.identity_pb2 import Identity, WhoAmIRequest, WhoAmIResponse
 from grpc_bearer.v1.identity_pb2_grpc import IdentityServiceStub
-from tests.e2e.parts import MAX_WAITERS, NEEDS_NODE, NODE_PROGRAMS, STACKS, Stack, serving
+from tests.e2e.parts import NEEDS_NODE, NODE_PROGRAMS
 from tests.support.processes import PATIENCE_S, Process
+from tests.support.serving import MAX_WAITERS, STACKS, Stack, serving
 
 pytestmark = NEEDS_NODE
 
