@@ -40,6 +40,11 @@ class Process:
             self._came.notify_all()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    @property
     def stderr(self) -> str:
         """What came on stderr so far."""
         self._stderr.seek(0)
