@@ -26,6 +26,11 @@ class Cores:
         allowed = sorted(os.sched_getaffinity(0))
         return cls(allowed[0], allowed[-1] if len(allowed) < 2 else allowed[1])
 
+    @property
+    def both(self) -> tuple[int, ...]:
+        """All cores that are used, for work before the measuring."""
+        return tuple(sorted({self.server, self.load}))
+
 
 def pin(*cores: int) -> None:
     """Keep this process, and the threads and children that it starts from here on, on these cores."""

@@ -68,7 +68,7 @@ class Stage:
 
     def _made(self, algorithm: Algorithm, pool: Pool) -> list[str]:
         key = self.keys[algorithm]
-        cores = tuple({self.cores.server, self.cores.load})
+        cores = self.cores.both
         if pool == "valid":
             return pools.many(key, round(self.timing.total_s * self.most_calls_s), ISSUER, cores)
         if pool == "expired":
@@ -133,8 +133,17 @@ class Pair:
     refused: bool = False
 
 
-def measure(stage: Stage, pair: Pair) -> tuple[list[Cost], list[Cost]]:
-    """The base's and the variant's costs, round by round. The base gets the same metadata as the variant."""
+def busy(rounds: Sequence[Sequence[Round]]) -> float:
+    """The share of all rounds' time that their servers worked, all of them together."""
+    wall_s = sum(targets[0].wall_s for targets in rounds)
+    return sum(sum(target.cpu_ns) for targets in rounds for target in targets) / wall_s / 1e9
+
+
+def measure(stage: Stage, pair: Pair) -> tuple[list[Cost], list[Cost], float]:
+    """The base's and the variant's costs, round by round, and how busy the two kept their core.
+
+    The base gets the same metadata as the variant.
+    """
     timing = stage.timing
     tokens_file = stage.tokens(pair.algorithm, pair.pool)
     with ExitStack() as stack:
@@ -154,4 +163,4 @@ def measure(stage: Stage, pair: Pair) -> tuple[list[Cost], list[Cost]]:
                 seconds=timing.seconds,
             )
         )
-    return costs(rounds, 0), costs(rounds, 1)
+    return costs(rounds, 0), costs(rounds, 1), busy(rounds)
