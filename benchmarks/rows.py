@@ -28,7 +28,7 @@ class Row:
     def section(self) -> str:
         """Rows with the same base belong together."""
         kind = "unary" if self.pair.kind == "unary" else "stream of 10 messages"
-        return f"{self.pair.stack}, {kind}, {self.pair.algorithm}: calls a second of one core's time; bare server = 1, more is better"
+        return f"{self.pair.stack}, {kind}, {self.pair.algorithm}: calls a second of one core's time; bare = 1, more is better"
 
     @property
     def control(self) -> bool:
