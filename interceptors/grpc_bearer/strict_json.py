@@ -15,7 +15,9 @@ from typing import Any, Final
 MAX_DEPTH: Final = 32
 """Arrays and objects inside one another, at the most."""
 
-_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# The closing quote is optional: a string that never ends would else be scanned to the end of the text from each of its
+# escaped quotes (0.2 s for a token of 16 KiB, measured).
+_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class StrictJsonError(ValueError):
