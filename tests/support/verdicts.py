@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from grpc_bearer import AuthError, Authenticator, Claims, Reason
+from grpc_bearer import Authenticator, AuthError, Claims, Reason
 from grpc_bearer.keys.cache import Use
 
 
@@ -17,6 +17,15 @@ def refused(reason: Reason, detail: str) -> Iterator[None]:
     with pytest.raises(AuthError) as caught:
         yield
     assert (caught.value.reason, caught.value.detail) == (reason, detail)
+
+
+def refusal(step: Callable[[], object]) -> AuthError | None:
+    """What a step refuses with, None when it does not. Whatever else it raises comes out."""
+    try:
+        step()
+    except AuthError as error:
+        return error
+    return None
 
 
 def metadata(token: str) -> list[tuple[str, str | bytes]]:
