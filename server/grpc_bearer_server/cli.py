@@ -1,0 +1,153 @@
+"""The command line. Every failure is one line on stderr; exit 2 for a wrong setting or argument, 1 for everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from grpc_bearer import ConfigurationError, Issuer
+
+from .__main__ import proto_path
+from .app import IDENTITY_SERVICE, serve
+from .issuer.client import TokenRefusedError, ask_for_token
+from .issuer.endpoints import parse_claims
+from .issuer.keys import ALGORITHMS, StateError
+from .issuer.runner import EmbeddedIssuer
+from .listener import ListenError
+from .loading import SettingsError, listing, load
+from .settings import Address, ServerSettings, Settings
+
+_CONFIG = click.option("--config", "config", type=click.Path(path_type=Path), help="settings file, TOML")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        _fail(2, *error.lines)
+    except ConfigurationError as error:
+        _fail(2, str(error))
+    except (ListenError, StateError, TokenRefusedError) as error:
+        _fail(1, str(error))
+
+
+def _fail(code: int, *lines: str) -> None:
+    for line in lines:
+        click.echo(f"grpc-bearer: {line}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="grpc-bearer")
+def cli() -> None:
+    """Bearer token authentication for gRPC services: a service to try it with, and its tools."""
+
+
+@cli.command("serve")
+@_CONFIG
+@click.option("--dev", is_flag=True, help="run the embedded issuer too: tokens for whoever asks, on loopback only")
+def serve_command(config: Path | None, dev: bool) -> None:
+    """Serve IdentityService behind the interceptor, until SIGTERM or Ctrl-C."""
+    with _one_line_errors():
+        settings = load(config)
+        issuers = [issuer.to_issuer() for issuer in settings.issuers]
+        if not issuers and not dev:
+            raise SettingsError(
+                "issuers: none is configured, so every call would be refused; "
+                "add [[issuers]] to a file for --config, or run serve --dev"
+            )
+        logging.basicConfig(
+            level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its comings and goings are ours
+        if dev:
+            with EmbeddedIssuer(settings.dev) as embedded:
+                own = Issuer(embedded.url, audiences=[embedded.audience], algorithms=embedded.algorithms)
+                server = settings.server.model_copy(update={"reflection": True})
+                asyncio.run(serve(server, [*issuers, own], lambda address: _announce_dev(server, address, embedded, settings)))
+        else:
+            asyncio.run(serve(settings.server, issuers, lambda address: _announce(settings.server, address)))
+
+
+def _announce(settings: ServerSettings, address: Address) -> None:
+    if settings.tls.client_ca is not None:
+        transport = "mutual TLS"
+    elif settings.tls.cert is not None:
+        transport = "TLS"
+    else:
+        transport = "plaintext, loopback only" if address.is_loopback else "PLAINTEXT: tokens can be read on the network"
+    click.echo(f"serving on {address} ({transport})")
+
+
+def _announce_dev(settings: ServerSettings, address: Address, embedded: EmbeddedIssuer, all_settings: Settings) -> None:
+    _announce(settings, address)
+    click.echo(f"embedded issuer {embedded.url} (for development: on loopback it gives a token to whoever asks)")
+    token = embedded.mint()
+    security = "" if settings.tls.cert is not None else "-plaintext "
+    click.echo(f"\nCall it, with a token that is good for {all_settings.dev.ttl_s // 60} minutes:\n")
+    click.echo(f'  grpcurl {security}-H "authorization: Bearer {token}" {address} {IDENTITY_SERVICE}/WhoAmI\n')
+    click.echo("A new token: grpc-bearer token (in a clone: make -s token). Stop: Ctrl-C.")
+    sys.stdout.flush()
+
+
+@cli.command("token")
+@_CONFIG
+@click.option("--issuer", help="address of the embedded issuer, from the settings by default")
+@click.option("--sub", help="the subject: who the caller is")
+@click.option("--aud", help="the audience: for whom the token is")
+@click.option("--scope", help="scopes, with spaces between them")
+@click.option("--ttl", type=int, help="seconds until it expires; negative: expired already")
+@click.option("--client-id", help="the client that asks")
+@click.option("--alg", type=click.Choice(ALGORITHMS), help="which of the issuer's keys signs")
+@click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="a further claim: JSON or text; repeatable")
+def token_command(
+    config: Path | None,
+    issuer: str | None,
+    sub: str | None,
+    aud: str | None,
+    scope: str | None,
+    ttl: int | None,
+    client_id: str | None,
+    alg: str | None,
+    claims: tuple[str, ...],
+) -> None:
+    """Print a token of the embedded issuer, and nothing else."""
+    with _one_line_errors():
+        settings = load(config)
+        try:
+            parsed = parse_claims(claims)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--claim") from None
+        given = {"sub": sub, "audience": aud, "scope": scope, "client_id": client_id, "alg": alg}
+        form = {name: value for name, value in given.items() if value is not None}
+        if ttl is not None:
+            form["ttl_s"] = str(ttl)
+        if parsed:
+            form["claims"] = json.dumps(parsed)
+        click.echo(ask_for_token(issuer or f"http://{settings.dev.listen}", form))
+
+
+@cli.command("settings")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def settings_command(as_json: bool) -> None:
+    """List every setting: its place in the TOML file, its environment variable, its default, what it does."""
+    rows = listing()
+    if as_json:
+        click.echo(json.dumps([{name: getattr(row, name) for name in row.__slots__} for row in rows], indent=2))
+        return
+    for row in rows:
+        click.echo(f"{click.style(row.key, bold=True)} = {row.default}\n    {row.variable}\n    {row.description}")
+
+
+@cli.command("proto-path")
+def proto_path_command() -> None:
+    """Print the folder of our .proto files, for your own protoc: -I"$(grpc-bearer proto-path)"."""
+    click.echo(proto_path())
