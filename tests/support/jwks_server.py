@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,10 +26,10 @@ class JwksServer:
 
     `requests` lists every request as (path, headers). `delay_s` waits before the answer. `status`, `headers` and `body`
     (bytes; None for the JWK Set) change the answer of `jwks_uri`. `raw` takes the socket over. `hang` holds every answer
-    back until it is cleared again.
+    back until it is cleared again. `tls`: serve HTTPS with this context.
     """
 
-    def __init__(self, *keys: SigningKey) -> None:
+    def __init__(self, *keys: SigningKey, tls: ssl.SSLContext | None = None) -> None:
         self.keys: tuple[SigningKey, ...] = keys
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.delay_s = 0.0
@@ -52,13 +53,16 @@ class JwksServer:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
         """The server's root, which is its issuer identifier too."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def jwks_uri(self) -> str:

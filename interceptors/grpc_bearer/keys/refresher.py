@@ -180,6 +180,8 @@ class Refresher:
         with self._lock:
             self._closed = True
             thread, result = self._thread, self._result
+            if thread is None:
+                self._land()  # no thread could be started: nobody else answers those who wait
         if result is not None:
             with suppress(InvalidStateError):  # it may have ended by itself in the meantime
                 result.set_exception(FetchError("the authenticator was closed"))
@@ -227,7 +229,7 @@ class Refresher:
             self._end_failed(FetchError(f"no complete answer within {self._timeout_s:g} s"))
         except (FetchError, KeysUnreadableError) as error:
             self._end_failed(error)
-        except Exception as error:  # of the thread's start, or out of a source that is not ours
+        except Exception as error:  # no thread could be started
             self._end_failed(FetchError(f"the fetch failed: {type(error).__name__}"))
         else:
             self._end_succeeded(key_set, max_age_s)
@@ -262,19 +264,35 @@ class Refresher:
         if not closed:
             in_s = max(0.0, after.next_fetch_at - self._monotonic())
             serving = "the last good keys stay" if after.key_set is not None else "no keys yet"
-            _log.warning("issuer %s: %s; %s; next try in %.1f s", self._name, error, serving, in_s)
+            # The text and not the error: a handler that keeps records would keep its frames, and the refresher with them.
+            _log.warning("issuer %s: %s; %s; next try in %.1f s", self._name, after.last_error, serving, in_s)
 
 
 def _fetch_into(result: Outcome, source: KeySource, attempt: Attempt, max_keys: int) -> None:
     """The disposable thread. Its outcome is dropped when nobody waits for it any more."""
-    with suppress(InvalidStateError):
-        try:
-            fetched = source(attempt)
-            result.set_result((parse_jwks(fetched.document, max_keys), fetched.max_age_s))
-        except InvalidStateError:
-            raise
-        except Exception as error:
-            result.set_exception(error)
+    try:
+        fetched = source(attempt)
+        outcome = (parse_jwks(fetched.document, max_keys), _number(fetched.max_age_s))
+    except BaseException as error:  # also SystemExit and asyncio's CancelledError, which would end the thread without a word
+        with suppress(InvalidStateError):
+            result.set_exception(_reported(error))
+    else:
+        with suppress(InvalidStateError):
+            result.set_result(outcome)
+
+
+def _reported(error: BaseException) -> FetchError | KeysUnreadableError:
+    """What came out of a source, as something that cannot harm the background thread, with a text fit for a log."""
+    if isinstance(error, KeysUnreadableError):
+        return error
+    if isinstance(error, FetchError):
+        return FetchError(error.detail, _number(error.retry_after_s))
+    return FetchError(f"the fetch failed: {type(error).__name__}")
+
+
+def _number(value: object) -> float | None:
+    """Seconds as a source gave them. What is no number is none given: NaN alone would have keys fetched without a pause."""
+    return value if isinstance(value, int | float) and value == value else None
 
 
 def _run(reference: weakref.ref[Refresher]) -> None:
@@ -299,5 +317,5 @@ def _after_fork_in_child() -> None:
         refresher._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+with suppress(AttributeError):  # where there is no fork
     os.register_at_fork(after_in_child=_after_fork_in_child)

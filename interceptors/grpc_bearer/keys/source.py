@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,12 +50,13 @@ class Attempt:
         callback()
 
     def abandon(self) -> None:
-        """Give the fetch up."""
+        """Give the fetch up. What a callback raises is dropped: neither the others nor the background thread may miss out."""
         with self._lock:
             callbacks, self._callbacks = self._callbacks, []
             self._abandoned = True
         for callback in callbacks:
-            callback()
+            with suppress(Exception):
+                callback()
 
 
 class KeySource(Protocol):
