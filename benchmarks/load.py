@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import grpc
 
-from benchmarks.cpu import CpuClock, pin
+from benchmarks.cpu import CpuClock, pin, resident_bytes
 from benchmarks.server import STREAM, STREAM_MESSAGES, UNARY
 
 Kind = Literal["unary", "stream"]
@@ -42,7 +42,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to load, with what, and for how long. `tokens_file`: a token a line. `window`: calls under way to each target."""
+    """What to load, with what, and for how long.
+
+    `tokens_file`: a token a line. `window`: calls under way to each target. `held`: streams to each target that are opened
+    before and stay open, idle; its server has to hold them.
+    """
 
     targets: tuple[Target, ...]
     tokens_file: str
@@ -52,14 +56,16 @@ class Job:
     warmup_s: float = 0.4
     rounds: int = 7
     seconds: float = 1.0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One target in one round: calls that ended, CPU time of each of its processes, and how long the round took."""
+    """One target in one round: calls that ended, CPU time and memory at the end of each process, how long the round took."""
 
     calls: int
     cpu_ns: tuple[int, ...]
+    resident: tuple[int, ...]
     wall_s: float
 
 
@@ -80,6 +86,7 @@ class _Lane:
         self.used_up = False
         self.wrong: str | None = None
         self._stopping = False
+        self._held: list[Any] = []
         self._metadata = _metadata(tokens, target.tokens)
         self._right = grpc.StatusCode.UNAUTHENTICATED if target.refused else grpc.StatusCode.OK
         self._clocks = [CpuClock(pid) for pid in target.pids]
@@ -100,6 +107,20 @@ class _Lane:
                 self.wrong = f"a stream ended after {messages} messages"
 
         return whole
+
+    async def hold(self, streams: int) -> None:
+        """Open streams, a hundred at a time, read their messages and leave them open."""
+        call: Any = self._channel.unary_stream(STREAM)
+
+        async def opened() -> None:
+            stream = call(b"", metadata=next(self._metadata))
+            self._held.append(stream)
+            for _message in range(STREAM_MESSAGES):
+                if await stream.read() is grpc.aio.EOF:
+                    raise RuntimeError(f"a stream ended early: {await stream.code()}")
+
+        for first in range(0, streams, 100):
+            await asyncio.gather(*(opened() for _stream in range(first, min(first + 100, streams))))
 
     async def run(self) -> None:
         """One call after another, until `stop`."""
@@ -124,12 +145,16 @@ class _Lane:
     async def stop(self) -> None:
         """Begin no further calls, and hang up once those under way have ended."""
         self._stopping = True
+        for stream in self._held:
+            stream.cancel()
         await self._channel.close(grace=5)
 
 
 async def run(job: Job, tokens: list[str]) -> list[list[Round]]:
     """The rounds, each with a `Round` for each target. Raises `RuntimeError` on a wrong answer or too few tokens."""
     lanes = [_Lane(target, job.kind, tokens) for target in job.targets]
+    for lane in lanes:
+        await lane.hold(job.held)
     workers = [asyncio.create_task(lane.run()) for lane in lanes for _call in range(job.window)]
     await asyncio.sleep(job.warmup_s)
     rounds: list[list[Round]] = []
@@ -141,8 +166,13 @@ async def run(job: Job, tokens: list[str]) -> list[list[Round]]:
             break
         rounds.append(
             [
-                Round(calls - calls_before, tuple(b - a for a, b in zip(cpu_before, cpu, strict=True)), until - since)
-                for (calls_before, cpu_before), (calls, cpu) in zip(before, after, strict=True)
+                Round(
+                    calls - calls_before,
+                    tuple(b - a for a, b in zip(cpu_before, cpu, strict=True)),
+                    tuple(resident_bytes(pid) for pid in target.pids),
+                    until - since,
+                )
+                for target, (calls_before, cpu_before), (calls, cpu) in zip(job.targets, before, after, strict=True)
             ]
         )
         before, since = after, until

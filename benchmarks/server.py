@@ -37,8 +37,8 @@ _STREAM_RESPONSE = identity_pb2.WatchIdentityResponse(identity=_IDENTITY)
 class ServerSpec:
     """What a server is started with.
 
-    `cores`: where it runs. `port`: 0 for a free one; a fixed one is shared (`SO_REUSEPORT`). `hold_s`: for how long a
-    stream stays open after its last message. `workers`: threads of a sync server.
+    `cores`: where it runs. `hold_s`: for how long a stream stays open after its last message. `workers`: threads of a sync
+    server.
     """
 
     stack: Stack
@@ -47,13 +47,12 @@ class ServerSpec:
     audience: str
     jwks_uri: str
     cores: tuple[int, ...]
-    port: int = 0
     hold_s: float = 0.0
     workers: int = 8
 
     def options(self) -> list[tuple[str, int]]:
         """The server options of grpc."""
-        return [("grpc.so_reuseport", int(self.port != 0)), ("grpc.max_metadata_size", 32 * 1024)]
+        return [("grpc.so_reuseport", 0), ("grpc.max_metadata_size", 32 * 1024)]
 
 
 class SyncService(identity_pb2_grpc.IdentityServiceServicer):
@@ -98,7 +97,7 @@ def serve_sync(spec: ServerSpec) -> None:
         options=spec.options(),
     )
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(SyncService(spec.hold_s), server)
-    port = server.add_insecure_port(f"127.0.0.1:{spec.port}")
+    port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
     sys.stdin.read()
@@ -111,7 +110,7 @@ async def serve_aio(spec: ServerSpec) -> None:
         interceptors=aio_interceptors(spec.variant, spec.issuer, spec.audience, spec.jwks_uri), options=spec.options()
     )
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(AioService(spec.hold_s), server)
-    port = server.add_insecure_port(f"127.0.0.1:{spec.port}")
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -108,10 +108,13 @@ def serving(spec: ServerSpec) -> Iterator[Running]:
 
 def loaded(job: Job) -> list[list[Round]]:
     """Carry a job out in a process of its own. Raises `AssertionError`, with what it said, when it fails."""
-    patience_s = 30 + job.warmup_s + job.rounds * job.seconds
+    patience_s = 60 + job.warmup_s + job.rounds * job.seconds
     with Process(sys.executable, "-m", "benchmarks.load", json.dumps(asdict(job)), cwd=ROOT) as process:
         answer = json.loads(process.line(r"^\[", patience_s))
-    return [[Round(one["calls"], tuple(one["cpu_ns"]), one["wall_s"]) for one in targets] for targets in answer]
+    return [
+        [Round(one["calls"], tuple(one["cpu_ns"]), tuple(one["resident"]), one["wall_s"]) for one in targets]
+        for targets in answer
+    ]
 
 
 def costs(rounds: Sequence[Sequence[Round]], target: int) -> list[Cost]:

@@ -1,0 +1,188 @@
+"""How the cost of one call and the memory grow with keys, issuers and distinct tokens; in this process, without grpc's part.
+
+What grpc does for a call does not grow with any of them, and would only hide what does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+
+from benchmarks import pools
+from benchmarks.cpu import resident_bytes
+from benchmarks.report import Goal, Line
+from benchmarks.server import UNARY
+from benchmarks.stage import Stage
+from benchmarks.stats import Cost, Ratio, multiple_of_base
+from grpc_bearer import Authenticator, CachePolicy, Issuer, aio
+from grpc_bearer.keys.cache import Use
+from tests.support.tokens import AUDIENCE, jwks, new_key
+
+SAMPLE = 500
+"""Calls in a turn; their tokens are spread over the keys or issuers."""
+
+_ONE_MORE = Goal("<=", 1.05)
+_CACHE = CachePolicy(max_keys=10_000)
+
+_ENOUGH_TO_WEIGH = 10_000
+"""From so many on, what one weighs can be told from the noise of the allocator."""
+
+Turn = Callable[[], None]
+T = TypeVar("T")
+
+
+def _issuer_name(number: int) -> str:
+    return f"https://issuer-{number}.example"
+
+
+def _resident_growth(make: Callable[[], T]) -> tuple[T, int]:
+    gc.collect()
+    before = resident_bytes(os.getpid())
+    made = make()
+    gc.collect()
+    return made, resident_bytes(os.getpid()) - before
+
+
+def _turn(authenticator: Authenticator, tokens: Sequence[str]) -> Turn:
+    """Every token verified once, as on a miss."""
+    calls = [(("authorization", f"Bearer {token}"),) for token in tokens]
+
+    def turn() -> None:
+        for metadata in calls:
+            candidate = authenticator.read(metadata)
+            step = authenticator.key_for(candidate)
+            assert isinstance(step, Use)
+            authenticator.accept(candidate, step.key)
+
+    return turn
+
+
+def _taking_turns(turns: Mapping[int, Turn], rounds: int) -> dict[int, list[Cost]]:
+    for turn in turns.values():
+        turn()
+    costs: dict[int, list[Cost]] = {number: [] for number in turns}
+    for _round in range(rounds):
+        for number, turn in turns.items():
+            before = time.process_time_ns()
+            turn()
+            costs[number].append(Cost(SAMPLE, time.process_time_ns() - before))
+    return costs
+
+
+def _lines(what: str, costs: Mapping[int, Sequence[Cost]], goal: Goal | None = _ONE_MORE) -> list[Line]:
+    section = f"one call by the number of {what}: CPU less grpc's part, the least = 1, less is better"
+    least, most = min(costs), max(costs)
+    return [
+        Line(
+            section,
+            f"{number:,}",
+            multiple_of_base(costs[least], cost),
+            "x least",
+            goal if number == most else None,
+            Ratio.of([one.us_per_call for one in cost]).median,
+        )
+        for number, cost in costs.items()
+    ]
+
+
+def _memory(what: str, unit: str, total: int, number: int, goal: Goal | None = None) -> Line:
+    each = total / number / 1024
+    return Line("memory", f"{number:,} {what}", Ratio(each, each, each, 1), unit, goal)
+
+
+def keys(stage: Stage, numbers: Sequence[int]) -> list[Line]:
+    """One issuer with more and more keys. ES256: RSA keys would take minutes to make."""
+    made = [new_key(f"key-{number}", "ES256") for number in range(max(numbers))]
+    name = _issuer_name(0)
+    turns: dict[int, Turn] = {}
+    memory = 0
+    for number in numbers:
+        issuer = Issuer(name, audiences=[AUDIENCE], jwks=jwks(*made[:number]), cache=_CACHE)
+        authenticator, memory = _resident_growth(partial(Authenticator, [issuer]))
+        turns[number] = _turn(authenticator, [pools.token(made[at % number], at, name) for at in range(SAMPLE)])
+    lines = _lines("keys", _taking_turns(turns, stage.timing.rounds))
+    return [*lines, _memory("keys", "KB a key", memory, max(numbers))]
+
+
+def issuers(stage: Stage, numbers: Sequence[int]) -> list[Line]:
+    """More and more issuers, a key each."""
+    made = [new_key(f"key-{number}", "ES256") for number in range(max(numbers))]
+    listed = [Issuer(_issuer_name(at), audiences=[AUDIENCE], jwks=jwks(key), cache=_CACHE) for at, key in enumerate(made)]
+    turns: dict[int, Turn] = {}
+    for number in numbers:
+        authenticator = Authenticator(listed[:number])
+        tokens = [pools.token(made[at % number], at, _issuer_name(at % number)) for at in range(SAMPLE)]
+        turns[number] = _turn(authenticator, tokens)
+    return _lines("issuers", _taking_turns(turns, stage.timing.rounds))
+
+
+class _Details(NamedTuple):
+    """What grpc hands to an interceptor."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str], ...]
+
+
+class _Tokens:
+    """Many tokens in one piece of memory: each call gets a string of its own, as from grpc, and nobody shares it with us."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._all = "".join(tokens).encode()
+        ends = list(itertools.accumulate(map(len, tokens)))
+        self._slices = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def details(self, number: int) -> _Details:
+        """A call that carries the token of that number."""
+        return _Details(UNARY, (("authorization", "Bearer " + self._all[self._slices[number]].decode()),))
+
+
+async def _behaviour(_request: Any, _context: Any) -> None:
+    """A handler; nobody runs it here."""
+
+
+_HANDLER: Any = grpc.unary_unary_rpc_method_handler(_behaviour)
+
+
+async def _continuation(_details: Any) -> Any:
+    return _HANDLER
+
+
+async def _intercepted(interceptor: aio.AuthInterceptor, tokens: _Tokens, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        handler: Any = await interceptor.intercept_service(_continuation, tokens.details(number))  # type: ignore[arg-type]
+        if handler is not _HANDLER:
+            raise RuntimeError("a good token was refused")
+
+
+def distinct_tokens(stage: Stage, numbers: Sequence[int]) -> list[Line]:
+    """More and more tokens that come again and again: what a call costs then, and what is kept of each of them."""
+    most = max(numbers)
+    name = _issuer_name(0)
+    tokens = _Tokens(pools.many(stage.keys["EdDSA"], most, name, stage.cores.both))
+    issuer = Issuer(name, audiences=[AUDIENCE], jwks=jwks(stage.keys["EdDSA"]))
+    turns: dict[int, Turn] = {}
+    lines: list[Line] = []
+    with asyncio.Runner() as runner:
+        for number in numbers:
+            interceptor = aio.AuthInterceptor(Authenticator([issuer]))
+            first = partial(runner.run, _intercepted(interceptor, tokens, range(number)))
+            _none, memory = _resident_growth(first)
+            if number >= _ENOUGH_TO_WEIGH:
+                goal = Goal("<=", 1.6) if number == _ENOUGH_TO_WEIGH else None
+                lines.append(_memory("tokens seen", "KB a token", memory, number, goal))
+            sample = [at * max(1, number // SAMPLE) % number for at in range(SAMPLE)]
+
+            def turn(interceptor: aio.AuthInterceptor = interceptor, sample: list[int] = sample) -> None:
+                runner.run(_intercepted(interceptor, tokens, sample))
+
+            turns[number] = turn
+        costs = _taking_turns(turns, stage.timing.rounds)
+    return [*_lines("distinct tokens, each seen before", costs, goal=None), *lines]
