@@ -25,6 +25,7 @@ from .errors import AuthError
 from .handlers import BoundedByHandler, Handler, behaviour_of, with_behaviour
 from .keys.cache import Use
 from .keys.jwks import Key
+from .keys.refresher import Wait
 from .policy import public_methods as public_method_names
 from .status import grpc_code, log_refusal, message, trailers, unexpected
 
@@ -122,20 +123,21 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     async def _claims(self, metadata: Any) -> Claims:
         candidate = self._authenticator.read(metadata)
         step = self._authenticator.key_for(candidate)
-        key = step.key if isinstance(step, Use) else await self._awaited_key(candidate)
+        key = step.key if isinstance(step, Use) else await self._awaited_key(candidate, step)
         return self._authenticator.accept(candidate, key)
 
-    async def _awaited_key(self, candidate: Candidate) -> Key:
+    async def _awaited_key(self, candidate: Candidate, step: Wait) -> Key:
         deadline = time.monotonic() + self._authenticator.wait_limit_s(candidate)
         for _round in range(MAX_ROUNDS):
-            step = self._authenticator.key_for(candidate)
-            if isinstance(step, Use):
-                return step.key
             try:
                 # The flight is a running future: a cancelled caller leaves it to the others who wait.
                 await asyncio.wait_for(asyncio.wrap_future(step.flight), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 break
+            asked = self._authenticator.key_for(candidate)
+            if isinstance(asked, Use):
+                return asked.key
+            step = asked
         raise still_no_key()
 
     async def _refused(

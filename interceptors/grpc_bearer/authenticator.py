@@ -36,7 +36,7 @@ from .verifier import (
 
 DEFAULT_MAX_TOKEN_BYTES: Final = 16 * 1024
 MAX_ROUNDS: Final = 3
-"""How often a driver asks for a key: at first, after the fetch it joined, after the one it caused."""
+"""How many fetches a driver waits for: that of a cold cache, and the two that unknown kids can cause in a cooldown."""
 
 
 @dataclass(frozen=True, slots=True)

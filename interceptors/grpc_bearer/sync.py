@@ -153,19 +153,22 @@ class AuthInterceptor(grpc.ServerInterceptor):
             self._abort(context, pending.method, unexpected(pending.method, error))
 
     def _awaited_key(self, candidate: Candidate, context: grpc.ServicerContext) -> Key:
+        step = self._authenticator.key_for(candidate)  # anew: the key may have come while the call queued for this worker
+        if isinstance(step, Use):
+            return step.key
         if not self._waiters.acquire(blocking=False):
             raise keys_unavailable("as many calls as may wait for keys do so already")
         try:
             limit_s = self._authenticator.wait_limit_s(candidate)
             deadline = time.monotonic() + min(limit_s, context.time_remaining())
             for _round in range(MAX_ROUNDS):
-                step = self._authenticator.key_for(candidate)
-                if isinstance(step, Use):
-                    return step.key
                 try:
                     step.flight.result(timeout=max(0.0, deadline - time.monotonic()))
                 except TimeoutError:
                     break
+                step = self._authenticator.key_for(candidate)
+                if isinstance(step, Use):
+                    return step.key
             raise still_no_key()
         finally:
             self._waiters.release()
