@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final
 
@@ -80,7 +80,8 @@ class Issuer:
 
     def _strings(self, argument: str) -> tuple[str, ...]:
         value = getattr(self, argument)
-        if isinstance(value, str) or not all(isinstance(element, str) and element for element in value):
+        # A collection, because an iterator is used up by the first who looks, and every token would be refused.
+        if not isinstance(value, Collection) or isinstance(value, str) or not all(isinstance(e, str) and e for e in value):
             raise self._fault(argument, "has to be a list of non-empty strings")
         return tuple(value)
 
