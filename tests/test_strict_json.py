@@ -1,4 +1,4 @@
-"""JSON with one meaning or none (RFC 8725 §2.4, §2.6; RFC 8259; RFC 7515 §4; RFC 7519 §4)."""
+"""JSON with one meaning or none (RFC 8725 §2.6 and §3.7; RFC 8259; RFC 7515 §4; RFC 7519 §4)."""
 
 from __future__ import annotations
 
