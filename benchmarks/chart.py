@@ -52,8 +52,9 @@ def _bar(line: Line, y: int, scale: float) -> Iterator[str]:
         f'<rect class="{_kind(line)}" x="{_LABEL}" y="{y + 3}" width="{_number(x(line.ratio.median) - _LABEL)}"'
         f' height="{_ROW - 6}" rx="2"/>'
     )
-    low, high = _number(x(line.ratio.low)), _number(x(line.ratio.high))
-    yield f'<line class="spread" x1="{low}" x2="{high}" y1="{middle:g}" y2="{middle:g}"/>'
+    if line.ratio.rounds > 1:
+        low, high = _number(x(line.ratio.low)), _number(x(line.ratio.high))
+        yield f'<line class="spread" x1="{low}" x2="{high}" y1="{middle:g}" y2="{middle:g}"/>'
     if line.goal is not None:
         at = _number(x(line.goal.figure))
         yield f'<line class="goal" x1="{at}" x2="{at}" y1="{y + 1}" y2="{y + _ROW - 1}"/>'

@@ -95,7 +95,7 @@ def _lines(what: str, costs: Mapping[int, Sequence[Cost]], goal: Goal | None = _
 
 def _memory(what: str, unit: str, total: int, number: int, goal: Goal | None = None) -> Line:
     each = total / number / 1024
-    return Line("memory", f"{number:,} {what}", Ratio(each, each, each, 1), unit, goal)
+    return Line("memory", f"{number:,} {what}", Ratio.single(each), unit, goal)
 
 
 def keys(stage: Stage, numbers: Sequence[int]) -> list[Line]:

@@ -30,8 +30,8 @@ class Goal:
 class Line:
     """One ratio.
 
-    `us`: microseconds of CPU behind it, on the machine of the run. `control`: it has to come out as 1. `busy`: the share of
-    the time in which the servers' core worked for the servers.
+    `us`: microseconds behind it on the machine of the run, of CPU or, where the section says so, of latency. `control`: it
+    has to come out as 1. `busy`: the share of the time in which the servers' core worked for the servers.
     """
 
     section: str
@@ -55,7 +55,7 @@ class Report:
     notes: Sequence[str] = ()
 
 
-_HEADINGS = ("", "ratio", "quartiles", "", "CPU us", "goal", "")
+_HEADINGS = ("", "ratio", "quartiles", "", "us", "goal", "")
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         f"  {line.name}",
         f"{line.ratio.median:.3f}",
-        f"{line.ratio.low:.3f} .. {line.ratio.high:.3f}",
+        "" if line.ratio.rounds == 1 else f"{line.ratio.low:.3f} .. {line.ratio.high:.3f}",
         line.unit,
         "" if line.us is None else f"{line.us:.1f}",
         "" if line.goal is None else str(line.goal),

@@ -52,14 +52,10 @@ def open_streams(stage: Stage, numbers: Sequence[int], say: Callable[[str], None
         empty = empty or kilobytes
         if number >= 1000:
             memory += [
-                Line("memory of a stream", f"{number:,} streams, {name}", _one((full - none) / number), "KB a stream")
+                Line("memory of a stream", f"{number:,} streams, {name}", Ratio.single((full - none) / number), "KB a stream")
                 for name, none, full in zip(("bare", "ours"), empty, kilobytes, strict=True)
             ]
     return [*lines, *memory]
-
-
-def _one(value: float) -> Ratio:
-    return Ratio(value, value, value, 1)
 
 
 def _capacity(rounds: Sequence[Sequence[Round]]) -> float:
@@ -102,7 +98,7 @@ def processes(stage: Stage, say: Callable[[str], None]) -> list[Line]:
         say(f"1 and 2 processes: {name}")
         one = _processes(stage, variant, tokens, (stage.cores.server,))
         two = _processes(stage, variant, tokens, stage.cores.both)
-        ratio = _one(_capacity(two) / _capacity(one))
+        ratio = Ratio.single(_capacity(two) / _capacity(one))
         us = statistics.median(cost.us_per_call for cost in costs(two, 0))
         section = "aio, two processes: calls a second of both cores' time, one process = 1, more is better"
         lines.append(Line(section, name, ratio, "x one", None, us))

@@ -37,12 +37,17 @@ class Ratio:
     rounds: int
 
     @classmethod
+    def single(cls, value: float) -> Self:
+        """A figure that was taken once."""
+        return cls(value, value, value, 1)
+
+    @classmethod
     def of(cls, ratios: Sequence[float]) -> Self:
         """Raises `ValueError` when there is none."""
         if not ratios:
             raise ValueError("no rounds")
         if len(ratios) == 1:
-            return cls(ratios[0], ratios[0], ratios[0], 1)
+            return cls.single(ratios[0])
         low, _median, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return cls(statistics.median(ratios), low, high, len(ratios))
 
