@@ -55,7 +55,8 @@ class FetchOptions:
             raise ConfigurationError("fetch: max_bytes has to be 1 or more")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own: traffic to it does not leave it."""
     if host == "localhost":
         return True
     try:
@@ -75,7 +76,7 @@ def url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
         return "is not an https:// URL"
     if parts.username is not None or parts.password is not None:
         return "holds credentials; put a token into token_file in their place"
-    if parts.scheme == "http" and not (allow_insecure_http or _is_loopback(host)):
+    if parts.scheme == "http" and not (allow_insecure_http or is_loopback(host)):
         return "is http:// on a host other than loopback; use https://, or spell out allow_insecure_http"
     return None
 
