@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grpc_bearer import CachePolicy, FetchOptions, IssuerStatus
+from grpc_bearer import CachePolicy, FetchOptions, Issuer, IssuerStatus
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "key-cache.md").read_text(encoding="utf-8")
 
@@ -41,8 +42,14 @@ def test_every_field_of_the_status_is_explained(name: str) -> None:
     assert re.search(rf"^\| `{name}` \| \w", PAGE, re.MULTILINE)
 
 
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
 def test_the_examples_run() -> None:
-    examples = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 2
-    for example in examples:
+    in_python, in_toml = examples("python"), examples("toml")
+    assert (len(in_python), len(in_toml)) == (2, 1)
+    for example in in_python:
         exec(compile(example, "docs/key-cache.md", "exec"), {})
+    (issuer,) = tomllib.loads(in_toml[0])["issuers"]
+    assert Issuer(**issuer | {"cache": CachePolicy(**issuer["cache"]), "fetch": FetchOptions(**issuer["fetch"])}).audiences

@@ -266,10 +266,12 @@ def test_a_change_callback_may_close_and_those_who_wait_for_the_next_fetch_are_a
     def close() -> None:
         flights.append(waiting_for(refresher, "k2"))
         refresher.close()
+        closed.set()
 
+    closed = threading.Event()
     refresher.on_change(close)
     refresher.start()
-    assert eventually(lambda: bool(flights))
+    assert closed.wait(PATIENCE_S)
     flights[0].result(PATIENCE_S)
     assert source.calls == 1
 
