@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -33,8 +35,19 @@ class Cores:
 
 
 def pin(*cores: int) -> None:
-    """Keep this process, and the threads and children that it starts from here on, on these cores."""
+    """Keep this thread, and the threads and processes that it starts from here on, on these cores."""
     os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def pinned(*cores: int) -> Iterator[None]:
+    """Pinned for as long as the context lasts."""
+    before = os.sched_getaffinity(0)
+    pin(*cores)
+    try:
+        yield
+    finally:
+        pin(*before)
 
 
 class CpuClock:

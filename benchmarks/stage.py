@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import pools
-from benchmarks.cpu import Cores, pin
+from benchmarks.cpu import Cores, pinned
 from benchmarks.load import Job, Kind, Round, Target, Tokens
 from benchmarks.server import ServerSpec, Stack
 from benchmarks.stats import Cost
@@ -85,8 +85,7 @@ def set_up(timing: Timing) -> Iterator[Stage]:
     """A stage; it is torn down at the end. This process, with the issuer in it, stays off the servers' core meanwhile."""
     keys = {algorithm: new_key(algorithm, algorithm) for algorithm in ALGORITHMS}  # the `kid` is the algorithm's name
     cores = Cores.of_this_process()
-    pin(cores.load)
-    with tempfile.TemporaryDirectory() as folder, JwksServer(*keys.values()) as issuer:
+    with pinned(cores.load), tempfile.TemporaryDirectory() as folder, JwksServer(*keys.values()) as issuer:
         yield Stage(timing, cores, issuer, keys, Path(folder))
 
 
