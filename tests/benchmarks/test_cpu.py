@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.cpu import Cores, CpuClock, pinned, resident_bytes
 
-
 # Works in a thread that ends, says what it cost by its own account, and then does nothing.
 CHILD = """
 import sys, threading, time
