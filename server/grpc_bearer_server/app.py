@@ -43,7 +43,7 @@ class Service:
         self._identity = IdentityService(leeway_s, reveal_reasons=settings.reveal_reasons)
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(self._identity, self._server)
         self._health = KeyHealth(auth, [IDENTITY_SERVICE])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = (IDENTITY_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
@@ -51,16 +51,14 @@ class Service:
 
     async def run(self, stop: asyncio.Event, on_serving: Callable[[Address], None]) -> None:
         """Serve until `stop` is set, then drain: NOT_SERVING, calls in flight finish within `drain_s`, then the server ends."""
-        await self._health.report()
+        self._health.report()
         await self._server.start()
-        following = asyncio.create_task(self._health.follow())
         try:
             on_serving(self.address)
             await stop.wait()
-            await self._health.drain()
-            self._identity.drain()
         finally:
-            following.cancel()
+            self._health.drain()
+            self._identity.drain()
             await self._server.stop(self._settings.drain_s)
 
     async def end_now(self) -> None:

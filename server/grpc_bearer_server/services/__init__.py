@@ -1,1 +1,5 @@
 """Implementations of generated services."""
+
+from typing import Final
+
+SHUTTING_DOWN: Final = "the server is shutting down, call again"

@@ -27,6 +27,8 @@ from grpc_bearer.v1.identity_pb2 import (
 from grpc_bearer.v1.identity_pb2_grpc import IdentityServiceServicer
 from grpc_bearer.verifier import expired
 
+from . import SHUTTING_DOWN
+
 EXPIRING_S: Final = 60.0
 """A token with less than this to live is STATE_EXPIRING."""
 REPEAT_S: Final = 60.0
@@ -112,8 +114,10 @@ class IdentityService(IdentityServiceServicer):
             )
             until_change_s = ends_at - now if expiring else expires_in_s - EXPIRING_S
             if await self._drained(min(REPEAT_S, until_change_s)):
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down, call again")
-        await self._abort_expired(claims, context)
+                break
+        else:
+            await self._abort_expired(claims, context)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
 
     async def _drained(self, timeout_s: float) -> bool:
         try:
