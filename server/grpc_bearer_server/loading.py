@@ -73,12 +73,22 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _refuse_unknown_variables() -> None:
     """pydantic-settings passes over a variable whose first part it does not know; a misspelt one would be lost."""
-    for variable in sorted(os.environ):
-        if not variable.upper().startswith(ENV_PREFIX) or ENV_DELIMITER not in variable[len(ENV_PREFIX) :]:
-            continue
-        first = variable[len(ENV_PREFIX) :].partition(ENV_DELIMITER)[0].lower()
-        if first not in Settings.model_fields:
-            raise SettingsError(f"{variable}: no such setting{_did_you_mean(first, Settings.model_fields)}")
+    lines = [f"{variable}: no such setting{meant}" for variable in sorted(os.environ) if (meant := _meant(variable))]
+    if lines:
+        raise SettingsError(*lines)
+
+
+def _meant(variable: str) -> str:
+    """What an unknown variable of ours may have been meant to be, "" for any other."""
+    if not variable.upper().startswith(ENV_PREFIX):
+        return ""
+    first, delimiter, _rest = variable[len(ENV_PREFIX) :].lower().partition(ENV_DELIMITER)
+    if delimiter:
+        return "" if first in Settings.model_fields else _did_you_mean(first, Settings.model_fields)
+    table, underscore, _rest = first.partition("_")
+    if underscore and table in Settings.model_fields:  # any other may be somebody else's
+        return f"; put two underscores between the parts of its name: {ENV_PREFIX}{table.upper()}{ENV_DELIMITER}..."
+    return ""
 
 
 def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
@@ -91,7 +101,8 @@ def _line(detail: ErrorDetails, path: Path | None) -> str:
     location = [part for part in detail["loc"] if not (isinstance(part, str) and "[" in part)]  # "function-before[...]"
     key = _key(location)
     variable = variable_of(location)
-    where = variable if variable in os.environ else f"{path}: {key}" if path is not None else key
+    given = next((name for name in os.environ if name.upper() == variable), None)
+    where = given or (key if path is None else f"{path}: {key}")
     match detail["type"]:
         case "extra_forbidden":
             return f"{where}: no such setting{_did_you_mean(str(location[-1]), _siblings(location))}"

@@ -14,13 +14,15 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from grpc_bearer import CachePolicy, FetchOptions, Issuer
+from grpc_bearer import CachePolicy, ConfigurationError, FetchOptions, Issuer
 from grpc_bearer.authenticator import DEFAULT_MAX_TOKEN_BYTES
 from grpc_bearer.issuer import DEFAULT_ALGORITHMS
 from grpc_bearer.keys.fetch import is_loopback
 
 ENV_PREFIX: Final = "GRPC_BEARER_"
 ENV_DELIMITER: Final = "__"
+
+_INT_MAX: Final = 2**31 - 1  # grpc takes no larger ones
 
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
@@ -75,7 +77,9 @@ def _by_index(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if not all(index.isascii() and index.isdigit() for index in value):
-        raise ValueError(f"is a list; from the environment, number its elements: {ENV_PREFIX}ISSUERS__0__ISSUER")
+        raise ValueError(
+            f"is a list: write [[issuers]] in the file, and number the elements in variables: {ENV_PREFIX}ISSUERS__0__ISSUER"
+        )
     return [value[index] for index in sorted(value, key=int)]
 
 
@@ -89,6 +93,13 @@ def _known_fields(cls: type[Any]) -> Callable[[Any], Any]:
         return value
 
     return refuse_others
+
+
+def _as_settings(text: str) -> str:
+    """The library's advice about its arguments as advice about ours."""
+    for argument, setting in (("jwks_file, jwks or discovery_uri", "jwks_file or discovery"), ("discovery_uri", "discovery")):
+        text = text.replace(argument, setting)
+    return text.replace("=True", " = true")
 
 
 Listen = Annotated[Address, BeforeValidator(_address)]
@@ -127,8 +138,10 @@ class ServerSettings(_Table):
     reveal_reasons: bool = Field(default=True, description="tell callers why they are refused, or the bare code")
     max_token_bytes: int = Field(default=DEFAULT_MAX_TOKEN_BYTES, ge=256, le=1 << 20, description="longer tokens are refused")
     drain_s: float = Field(default=10.0, ge=0, le=3600, description="how long calls may go on after SIGTERM")
-    max_concurrent_rpcs: int = Field(default=10_000, ge=1, description="calls at the same time; more get RESOURCE_EXHAUSTED")
-    max_concurrent_streams: int = Field(default=100, ge=1, description="calls at the same time on one connection")
+    max_concurrent_rpcs: int = Field(
+        default=10_000, ge=1, le=_INT_MAX, description="calls at the same time; more get RESOURCE_EXHAUSTED"
+    )
+    max_concurrent_streams: int = Field(default=100, ge=1, le=_INT_MAX, description="calls at the same time on one connection")
     max_connection_idle_s: Seconds = Field(default=300.0, description="a connection without a call is closed after this")
     max_connection_age_s: Seconds = Field(default=3600.0, description="and any connection after this, so that load spreads")
     max_connection_age_grace_s: Seconds = Field(default=300.0, description="how long its calls may go on then")
@@ -166,11 +179,14 @@ class IssuerSettings(_Table):
 
     @model_validator(mode="after")
     def _usable(self) -> IssuerSettings:
-        self.to_issuer()
+        try:
+            self.to_issuer()
+        except ConfigurationError as error:
+            raise ValueError(_as_settings(str(error))) from None
         return self
 
     def to_issuer(self) -> Issuer:
-        """The issuer for the library. Raises `ConfigurationError`, a `ValueError`."""
+        """The issuer for the library."""
         return Issuer(
             self.issuer,
             audiences=self.audiences,
