@@ -26,6 +26,7 @@ OTHER_SCHEME = "authorization is of another scheme"
         ("Bearer AZaz09-._~+/", "AZaz09-._~+/"),
         ("Bearer dG9rZW4==", "dG9rZW4=="),  # a b64token: no JWT, and the JWS parser says so
         ("Bearer " + "t" * LIMIT, "t" * LIMIT),
+        ("Bearer" + " " * 58 + "t" * LIMIT, "t" * LIMIT),  # the scheme and its spaces have room of their own
     ],
 )
 def test_well_formed_credentials_give_their_token(value: str, token: str) -> None:
@@ -73,7 +74,7 @@ def test_another_scheme_counts_as_no_token(value: str) -> None:
     [
         "Bearer " + "t" * (LIMIT + 1),
         "Bearer " + "t" * 10**6,
-        "Bearer" + " " * (LIMIT + 60) + "t",
+        "Bearer" + " " * 59 + "t" * LIMIT,
         "Basic " + "t" * 10**6,
         "\0" * (LIMIT + 65),
     ],

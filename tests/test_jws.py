@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpc_bearer.errors import Reason
-from grpc_bearer.jws import MAX_KEY_ID_LENGTH, Header, base64url, parse, parse_header
+from grpc_bearer.jws import Header, base64url, parse, parse_header
 from tests.support import tokens
 from tests.support.fuzzing import cases
 from tests.support.verdicts import refusal, refused
@@ -89,14 +89,15 @@ def test_a_second_spelling_of_the_same_octets_is_malformed(text: str) -> None:
         base64url(text)
 
 
-@cases(500)
-@given(st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=9))
-def test_base64url_is_accepted_exactly_where_encoding_gives_it_back(text: str) -> None:
-    octets = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) if len(text) % 4 != 1 else b""
-    if tokens.base64url(octets) == text:
-        assert base64url(text) == octets
-    else:
-        assert refusal(lambda: base64url(text)) is not None
+@pytest.mark.parametrize("before", ["", "-", "_A", "Zz9", "AAAA", "AAAA0", "AAAA-_", "AAAAAAA"])
+def test_base64url_is_accepted_exactly_where_encoding_gives_it_back(before: str) -> None:
+    for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_":
+        text = before + last
+        octets = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) if len(text) % 4 != 1 else b""
+        if tokens.base64url(octets) == text:
+            assert base64url(text) == octets
+        else:
+            assert refusal(lambda text=text: base64url(text)) is not None  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -132,7 +133,7 @@ def test_each_part_has_to_be_canonical(position: int) -> None:
         ({"alg": "RS256", "kid": 1}, KID),
         ({"alg": "RS256", "kid": None}, KID),
         ({"alg": "RS256", "kid": ""}, KID),
-        ({"alg": "RS256", "kid": "k" * (MAX_KEY_ID_LENGTH + 1)}, KID),
+        ({"alg": "RS256", "kid": "k" * 513}, KID),
         ({"alg": "RS256", "typ": 1}, "JOSE header: typ is not a string"),
         ({"alg": "RS256", "typ": None}, "JOSE header: typ is not a string"),
     ],
@@ -148,7 +149,7 @@ def test_a_header_that_is_not_well_formed_is_malformed(members: Any, detail: str
         ({"alg": "RS256"}, Header("RS256", None, None)),
         ({"alg": "none"}, Header("none", None, None)),  # well-formed; refused by the allow-list
         ({"alg": "RS256", "kid": "k", "typ": "at+jwt"}, Header("RS256", "k", "at+jwt")),
-        ({"alg": "RS256", "kid": "k" * MAX_KEY_ID_LENGTH}, Header("RS256", "k" * MAX_KEY_ID_LENGTH, None)),
+        ({"alg": "RS256", "kid": "k" * 512}, Header("RS256", "k" * 512, None)),
         ({"alg": "RS256", "kid": "../../\u00e9\n"}, Header("RS256", "../../\u00e9\n", None)),  # only ever compared
         ({"alg": "RS256", "cty": 5, "B64": False, "Crit": ["x"]}, Header("RS256", None, None)),
     ],
