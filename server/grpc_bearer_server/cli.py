@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from grpc_bearer import ConfigurationError, Issuer
+from grpc_bearer.keys.fetch import url_fault
 
 from .__main__ import proto_path
 from .app import IDENTITY_SERVICE, serve
@@ -122,10 +123,12 @@ def token_command(
     """Print a token of the embedded issuer, and nothing else."""
     with _one_line_errors():
         settings = load(config)
+        if issuer is not None and url_fault(issuer, allow_insecure_http=True):
+            raise SettingsError(f"--issuer: is no address of an issuer; write it as http://{settings.dev.listen}")
         try:
             parsed = parse_claims(claims)
         except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--claim") from None
+            raise SettingsError(f"--claim: {error}") from None
         given = {"sub": sub, "audience": aud, "scope": scope, "client_id": client_id, "alg": alg}
         form = {name: value for name, value in given.items() if value is not None}
         if ttl is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from grpc_bearer_server.issuer.keys import load_or_make
 from grpc_bearer_server.settings import ENV_PREFIX
 
 
@@ -16,3 +18,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         if variable.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(variable)
     return monkeypatch
+
+
+@pytest.fixture(scope="session")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder of the embedded issuer with keys in it: to make these takes seconds on a busy machine."""
+    folder = tmp_path_factory.mktemp("issuer") / "some" / "where"
+    load_or_make(folder)
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -34,7 +35,7 @@ def ask_for_token(issuer: str, form: Mapping[str, str]) -> str:
         raise TokenRefusedError(
             f"nothing answers at {issuer}; start the service first: grpc-bearer serve --dev (here: make run)"
         ) from None
-    except KeyError:
+    except (KeyError, ValueError, HTTPException):
         raise TokenRefusedError(
             f"what answers at {issuer} is not the embedded issuer; give the right address with --issuer"
         ) from None

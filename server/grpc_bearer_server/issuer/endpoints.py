@@ -7,6 +7,7 @@ its own name resolve to 127.0.0.1 (DNS rebinding) is refused by the Host header.
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,12 +15,14 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from grpc_bearer.keys.fetch import is_loopback
 from grpc_bearer.strict_json import StrictJsonError, loads
 
 from .keys import SigningKey
@@ -32,6 +35,7 @@ KEYS_MAX_AGE_S: Final = 300
 MAX_BODY_BYTES: Final = 64 * 1024
 _PARAMETERS: Final = frozenset({"grant_type", "client_id", "scope", "sub", "audience", "ttl_s", "alg", "claims"})
 _MAX_TTL_S: Final = 86_400
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?", re.ASCII)
 
 
 class _TokenError(Exception):
@@ -85,8 +89,27 @@ def application(
             Route(JWKS_PATH, give_keys),
             Route(TOKEN_PATH, give_token, methods=["POST"]),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"], www_redirect=False)],
+        middleware=[Middleware(_LoopbackNamesOnly)],
     )
+
+
+class _LoopbackNamesOnly:
+    """Refuses requests that name another host. Starlette's own such middleware takes a list; all of 127.0.0.0/8 is loopback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._app if _is_loopback_name(Headers(scope=scope).get("host", "")) else _REFUSAL
+        await answer(scope, receive, send)
+
+
+_REFUSAL: Final = PlainTextResponse("the embedded issuer answers to loopback names only\n", 400)
+
+
+def _is_loopback_name(host: str) -> bool:
+    match = _HOST.fullmatch(host)
+    return match is not None and is_loopback((match["v6"] or match["name"]).lower())
 
 
 async def _body(request: Request) -> bytes:
@@ -110,7 +133,9 @@ def _token_request(body: bytes, defaults: TokenRequest) -> TokenRequest:
     unknown = sorted(set(form) - _PARAMETERS)
     if unknown:
         raise _TokenError("invalid_request", f"unknown parameter; there are {', '.join(sorted(_PARAMETERS))}")
-    if form.get("grant_type") != "client_credentials":
+    if "grant_type" not in form:
+        raise _TokenError("invalid_request", "grant_type is missing; it has to be client_credentials")
+    if form["grant_type"] != "client_credentials":
         raise _TokenError("unsupported_grant_type", "grant_type has to be client_credentials")
     return TokenRequest(
         sub=form.get("sub", defaults.sub),
