@@ -84,8 +84,10 @@ def bind(server: grpc.aio.Server, settings: ServerSettings) -> Address:
             port = server.add_secure_port(str(address), server_credentials)
     except RuntimeError:
         port = 0
-    if port == 0:
-        raise ListenError(listen_fault(address, "server.listen", None))
+    if port == 0:  # the address is free, it was probed
+        tls = settings.tls
+        given = "" if tls.cert is None else f" with {tls.cert} and {tls.key}; use an RSA, P-256, P-384, P-521 or Ed25519 key"
+        raise ListenError(f"server: gRPC cannot serve on {address}{given}")
     return Address(address.host, port)
 
 
@@ -93,7 +95,7 @@ def _probe(address: Address) -> None:
     """Bind once for the operating system's reason: grpc's own error has none, and logs a page about it."""
     try:
         found: Sequence[Any] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
+    except (OSError, UnicodeError):
         raise ListenError(f"server.listen: the host of {address} has no address here") from None
     family, kind, protocol, _name, target = found[0]
     with socket.socket(family, kind, protocol) as sock:
@@ -105,10 +107,10 @@ def _probe(address: Address) -> None:
             raise ListenError(listen_fault(address, "server.listen", error)) from None
 
 
-def listen_fault(address: Address, setting: str, error: OSError | None) -> str:
+def listen_fault(address: Address, setting: str, error: OSError) -> str:
     """One line for an address that cannot be bound."""
     variable = variable_of(setting.split("."))
-    if error is not None and error.errno == errno.EADDRINUSE:
+    if error.errno == errno.EADDRINUSE:
         return f"{setting}: {address} is taken by another program; stop that one, or set {variable} to another port"
-    why = "it cannot be bound" if error is None else os.strerror(error.errno or 0)
+    why = os.strerror(error.errno or 0)
     return f"{setting}: cannot listen on {address}: {why}; set {variable} to another one"
