@@ -190,7 +190,7 @@ def test_rsa_sizes_beyond_the_limits_are_not_usable(bits: int) -> None:
 
 def test_a_short_modulus_padded_with_zeros_is_not_usable() -> None:
     short = rsa_jwk(1024)
-    assert fault(short | {"n": "A" * 256 + short["n"]}) in (MEMBERS, SIZE)
+    assert fault(short | {"n": "A" * 256 + short["n"]}) == SIZE
 
 
 @pytest.mark.parametrize("value", [None, 1, "key", [], DuplicateMembers()])

@@ -24,7 +24,6 @@ from ..strict_json import StrictJsonError, loads
 
 MIN_RSA_BITS: Final = 2048  # RFC 7518 §3.3
 MAX_RSA_BITS: Final = 8192  # what a verify costs grows with the square: a bound on what an issuer can make us pay
-_RSA_SIZE: Final = f"an RSA key has to have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits"
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _BY_TYPE: Final[Mapping[tuple[str, str | None], frozenset[str]]] = MappingProxyType(
@@ -155,15 +154,12 @@ def load_key(jwk: Any) -> Key:
     kid = _text(jwk, "kid")
     if kid == "":
         raise UnusableKeyError("kid is empty")
-    modulus = jwk.get("n")
-    if isinstance(modulus, str) and len(modulus) * 6 < MIN_RSA_BITS:  # before PyJWT builds it, and warns of it
-        raise UnusableKeyError(_RSA_SIZE)
     try:
         public_key = PyJWK(jwk, algorithm=min(algorithms)).key
     except Exception:  # PyJWT lets KeyError, TypeError, NotImplementedError and binascii.Error out (measured on 2.15.1)
         raise UnusableKeyError("the key's members cannot be read") from None
     if jwk["kty"] == "RSA" and not MIN_RSA_BITS <= public_key.key_size <= MAX_RSA_BITS:
-        raise UnusableKeyError(_RSA_SIZE)
+        raise UnusableKeyError(f"an RSA key has to have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
     members = "\0".join(f"{name}={jwk.get(name)}" for name in ("kty", "crv", "e", "n", "x", "y"))
     return Key(kid, algorithms, hashlib.sha256(members.encode()).digest(), public_key)
 
