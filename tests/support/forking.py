@@ -78,6 +78,7 @@ def hanging() -> None:
     source.entered.wait(PATIENCE_S)
 
     def child() -> None:
+        say(f"child: fetching: {refresher.state.fetching}")
         source.resume()
         say(f"child: {key_for(refresher, 'k1').kid}")
 
