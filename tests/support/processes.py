@@ -75,6 +75,16 @@ class Process:
         self._child.stdin.write(f"{line}\n")
         self._child.stdin.flush()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._child.send_signal(number)
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """Its exit status, waited for; stdout is complete then. Raises `subprocess.TimeoutExpired`."""
+        status = self._child.wait(timeout_s)
+        self._reader.join(PATIENCE_S)
+        return status
+
     def close(self) -> None:
         """End the process: SIGTERM, and SIGKILL to one that does not heed it."""
         for end in (self._child.terminate, self._child.kill):

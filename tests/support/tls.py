@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 @dataclass(frozen=True)
 class Identity:
-    """A server's certificate and private key in PEM files, and the authority to trust for it."""
+    """A certificate, for a server or a client, and its private key in PEM files, and the authority to trust for it."""
 
     ca_file: str
     cert_file: str
@@ -78,7 +78,9 @@ def identity(folder: Path, host: str = "127.0.0.1", *, expired: bool = False) ->
         )
         .add_extension(x509.SubjectAlternativeName([name]), critical=False)
         .add_extension(x509.KeyUsage(**(usage | {"digital_signature": True})), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
         .sign(authority_key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
