@@ -45,7 +45,8 @@ class Job:
     """What to load, with what, and for how long.
 
     `tokens_file`: a token a line. `window`: calls under way to each target. `held`: streams to each target that are opened
-    before and stay open, idle; its server has to hold them.
+    before and stay open, idle; its server has to hold them. `per_s`: calls a second to each target on a timetable, in place
+    of a window: servers that are not saturated handle each call by itself, so that differences of CPU time are pure.
     """
 
     targets: tuple[Target, ...]
@@ -57,6 +58,7 @@ class Job:
     rounds: int = 7
     seconds: float = 1.0
     held: int = 0
+    per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +124,37 @@ class _Lane:
         for first in range(0, streams, 100):
             await asyncio.gather(*(opened() for _stream in range(first, min(first + 100, streams))))
 
+    async def _one(self) -> None:
+        metadata = next(self._metadata, None)
+        if metadata is None:
+            self.used_up = True
+            return
+        code = grpc.StatusCode.OK
+        try:
+            await self._call(b"", metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+        if code is not self._right:
+            self.wrong = f"a call ended with {code.name}"
+        self.calls += 1
+
     async def run(self) -> None:
         """One call after another, until `stop`."""
-        while not self._stopping:
-            metadata = next(self._metadata, None)
-            if metadata is None:
-                self.used_up = True
-                return
-            code = grpc.StatusCode.OK
-            try:
-                await self._call(b"", metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                code = error.code()
-            if code is not self._right:
-                self.wrong = f"a call ended with {code.name}"
-            self.calls += 1
+        while not (self._stopping or self.used_up):
+            await self._one()
+
+    async def run_on_timetable(self, per_s: float, start: float) -> None:
+        """`per_s` calls a second from `start` on, in the loop's time, until `stop`."""
+        loop = asyncio.get_running_loop()
+        calls: set[asyncio.Task[None]] = set()
+        for number in itertools.count():
+            await asyncio.sleep(max(0.0, start + number / per_s - loop.time()))
+            if self._stopping or self.used_up:
+                break
+            call = asyncio.create_task(self._one())
+            calls.add(call)
+            call.add_done_callback(calls.discard)
+        await asyncio.gather(*calls)
 
     def reading(self) -> tuple[int, list[int]]:
         """Calls and CPU time so far."""
@@ -155,7 +173,14 @@ async def run(job: Job, tokens: list[str]) -> list[list[Round]]:
     lanes = [_Lane(target, job.kind, tokens) for target in job.targets]
     for lane in lanes:
         await lane.hold(job.held)
-    workers = [asyncio.create_task(lane.run()) for lane in lanes for _call in range(job.window)]
+    if job.per_s:
+        # The lanes take turns, so that no server's call waits for another's.
+        now = asyncio.get_running_loop().time()
+        starts = [now + number / len(lanes) / job.per_s for number in range(len(lanes))]
+        runs = [lane.run_on_timetable(job.per_s, start) for lane, start in zip(lanes, starts, strict=True)]
+    else:
+        runs = [lane.run() for lane in lanes for _call in range(job.window)]
+    workers = [asyncio.create_task(one) for one in runs]
     await asyncio.sleep(job.warmup_s)
     rounds: list[list[Round]] = []
     before, since = [lane.reading() for lane in lanes], time.perf_counter()

@@ -75,6 +75,11 @@ def quotient(above: Ratio, below: Ratio) -> Ratio:
     return Ratio(above.median / below.median, above.low / below.high, above.high / below.low, min(above.rounds, below.rounds))
 
 
+def lost_in_noise(what: str, difference: Ratio) -> list[str]:
+    """Why a difference must not be divided by: in a quarter of the rounds or more it was not even positive."""
+    return [f"{what} could not be told from noise"] if difference.low <= 0 else []
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that `share` (0 to 1) of all values do not exceed. Raises `ValueError` when there is none."""
     if not values:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.stage import Pair, Stage, Timing, measure, set_up
 from benchmarks.stats import share_of_base
 
-SHORT = Timing(rounds=2, seconds=0.3, warmup_s=0.3)
+SHORT = Timing(rounds=2, seconds=0.2, warmup_s=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.stats import Cost, Ratio, added_us, multiple_of_base, percentile, quotient, share_of_base, void_because
+from benchmarks.stats import (
+    Cost,
+    Ratio,
+    added_us,
+    lost_in_noise,
+    multiple_of_base,
+    percentile,
+    quotient,
+    share_of_base,
+    void_because,
+)
 from benchmarks.tail import unsteady
 
 
@@ -42,6 +52,11 @@ def test_a_round_without_a_call_is_an_error() -> None:
 def test_rounds_that_do_not_pair_up_are_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
         share_of_base(costs(100, 100), costs(100))
+
+
+def test_a_difference_that_is_not_positive_in_a_quarter_of_the_rounds_is_noise() -> None:
+    assert lost_in_noise("it", Ratio(2.0, 0.5, 4.0, 9)) == []
+    assert lost_in_noise("it", Ratio(2.0, -0.1, 4.0, 9)) == ["it could not be told from noise"]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100)])
