@@ -36,6 +36,7 @@ def test_claims_are_a_mapping_of_every_claim() -> None:
     assert ("sub" in claims, "email" in claims) == (True, False)
     assert len(claims) == len(list(claims)) == len(dict(claims))
     assert set(claims) == {"iss", "sub", "aud", "iat", "exp", "jti", "client_id", "scope", "department", "null"}
+    assert claims == dict(claims)
     with pytest.raises(KeyError):
         claims["email"]
 

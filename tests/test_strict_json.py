@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpc_bearer.strict_json import MAX_DEPTH, DuplicateMembers, StrictJsonError, loads
+from grpc_bearer.strict_json import DuplicateMembers, StrictJsonError, loads
 from tests.support.fuzzing import cases
 
 FACE = "\U0001f600"
@@ -90,9 +90,9 @@ def nested(depth: int, opening: str, closing: str, core: str = "") -> bytes:
 @pytest.mark.parametrize(("opening", "closing", "core"), [("[", "]", ""), ('{"a":', "}", "1"), ('[{"a":', "}]", "1")])
 def test_json_may_be_32_deep_and_no_deeper(opening: str, closing: str, core: str) -> None:
     levels = opening.count("[") + opening.count("{")
-    loads(nested(MAX_DEPTH // levels, opening, closing, core))
+    loads(nested(32 // levels, opening, closing, core))
     with pytest.raises(StrictJsonError, match=r"^JSON is too deep$"):
-        loads(nested(MAX_DEPTH // levels + 1, opening, closing, core))
+        loads(nested(32 // levels + 1, opening, closing, core))
 
 
 @pytest.mark.parametrize("depth", [1_000, 200_000])
@@ -116,9 +116,11 @@ def test_brackets_in_strings_and_beside_one_another_are_not_depth(text: str) -> 
     assert loads(text.encode()) == json.loads(text)
 
 
-def test_an_escaped_quote_does_not_hide_depth() -> None:
+@pytest.mark.parametrize("before", [b"[],", b'{"a":[]},' * 40, b'"\\"",' * 40 + b"[],", b'"[[[[",'])
+def test_what_stands_before_it_neither_hides_depth_nor_adds_to_it(before: bytes) -> None:
+    loads(b"[" + before + nested(31, "[", "]") + b"]")
     with pytest.raises(StrictJsonError, match=r"^JSON is too deep$"):
-        loads(b'["\\"",' + nested(MAX_DEPTH, "[", "]") + b"]")
+        loads(b"[" + before + nested(32, "[", "]") + b"]")
 
 
 @pytest.mark.parametrize("text", ["[]" * 40 + '"' + '\\"' * 250_000, "[]" * 40 + '"' * 499_999, "[]" * 40 + "\\" * 500_000])
