@@ -10,6 +10,8 @@ PROTO_VENV := .venv-proto
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTO_READY := $(PROTO_VENV)/.ready
+BENCH_VENV := .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
 LOCK ?= requirements/dev.lock
 STATE_DIR := .grpc-bearer-dev
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
@@ -18,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 PYTEST_ARGS ?=
 TOKEN_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -57,18 +59,31 @@ type: $(READY) ## mypy --strict on both source roots, the tests and the tools
 
 check: lint type proto-check test ## all of the above: what has to pass before a commit
 
-bench: $(READY) ## run the benchmarks (a few minutes; ratios against a bare server, see benchmarks/)
-	@$(BIN)/python -m benchmarks
+bench: $(BENCH_READY) ## what authentication costs, in ratios to a bare server and to peers (under 6 minutes; benchmarks/README.md)
+	@$(BENCH_VENV)/bin/python -m benchmarks
+
+bench-envoy: $(BENCH_READY) ## the same against Envoy's jwt_authn in front of a bare server
+	@$(BENCH_VENV)/bin/python -m benchmarks.envoy
+
+bench-scale: $(BENCH_READY) ## how cost and memory grow with processes, streams, tokens, keys and issuers
+	@$(BENCH_VENV)/bin/python -m benchmarks.scale
+
+bench-tail: $(BENCH_READY) ## a good caller's latency while the issuer hangs, kids are forged and keys change
+	@$(BENCH_VENV)/bin/python -m benchmarks.tail
 
 lock: $(READY) ## compile the lock files anew: newest and lowest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements/dev.lock
 	@$(COMPILE) --upgrade --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.lock
+	@$(COMPILE) --upgrade --constraint requirements/dev.lock pyproject.toml requirements/bench.in -o requirements/bench.lock
 	@$(COMPILE) --upgrade requirements/proto.in -o requirements/proto.lock
 
 clean: ## remove the environments, the caches, build results and the embedded issuer's state
 	@rm -rf .venv .venv-* .ci/work .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json \
-		htmlcov build dist tests/e2e/node/node_modules $(STATE_DIR)
+		htmlcov build dist tests/e2e/node/node_modules benchmarks/node/node_modules $(STATE_DIR)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BENCH_READY): pyproject.toml requirements/bench.lock
+	@tools/setup.sh $(PYTHON) $(BENCH_VENV) requirements/bench.lock
 
 $(READY): pyproject.toml $(LOCK)
 	@tools/setup.sh $(PYTHON) $(VENV) $(LOCK)

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("dev", "lowest", "proto")
+LOCKS = ("bench", "dev", "lowest", "proto")
 
 
 @pytest.fixture(scope="module")
