@@ -7,9 +7,12 @@ from typing import Any
 
 import grpc
 
+from grpc_bearer import Authenticator, aio, sync
+from tests.support.calls import Metadata, bearer
+from tests.support.matrix import SERVICE
 from tests.support.serving import Stack
 
-Before = Callable[[grpc.HandlerCallDetails], None]
+Before = Callable[[grpc.HandlerCallDetails], object]
 After = Callable[[grpc.HandlerCallDetails, Any], Any]
 
 
@@ -94,3 +97,23 @@ class ContextProxy:
     def abort(self, code: grpc.StatusCode, *args: Any, **kwargs: Any) -> Any:
         self.aborted.append(code)
         return self._context.abort(code, *args, **kwargs)
+
+
+class _Details(grpc.HandlerCallDetails):
+    def __init__(self, method: str, metadata: Metadata) -> None:
+        self.method = method
+        self.invocation_metadata = metadata
+
+
+async def intercepted(
+    stack: Stack, auth: Authenticator, method: str, served: Any, token: str | None = None, **of_interceptor: Any
+) -> Any:
+    """What ours makes of the handler of one of the matrix service's methods, for a call with this token."""
+    details = _Details(f"/{SERVICE}/{method}", bearer(token))
+
+    async def continuation(_details: grpc.HandlerCallDetails) -> Any:
+        return served
+
+    if stack == "sync":
+        return sync.AuthInterceptor(auth, **of_interceptor).intercept_service(lambda _details: served, details)
+    return await aio.AuthInterceptor(auth, **of_interceptor).intercept_service(continuation, details)

@@ -104,19 +104,15 @@ class Client:
 
     def _call_in_thread(self, method: str, messages: list[MatrixRequest], options: dict[str, Any]) -> Outcome:
         start: Any = getattr(MatrixServiceStub(self._sync_channel), method)
-        one_response = method == "StreamUnary"
-        started = start.future(iter(messages), **options) if one_response else start(iter(messages), **options)
-        responses: list[MatrixResponse] = []
-        with suppress(grpc.RpcError):  # the call itself says how it ended
-            for response in [started.result()] if one_response else started:
-                responses.append(response)  # noqa: PERF402  # an error on the way leaves what came before it
-        return Outcome(
-            started.code(),
-            started.details() or "",
-            tuple(responses),
-            tuple(started.initial_metadata()),
-            tuple(started.trailing_metadata()),
-        )
+        if method == "StreamStream":
+            return _outcome(start(iter(messages), **options), stream=True)
+        return _outcome(start.future(iter(messages), **options), stream=False)
+
+    async def send(self, method: str, messages: Iterable[bytes], token: str | None = None) -> Outcome:
+        """Make a whole call, of whatever kind, with these messages and no others: none and too many as well."""
+        start: Any = self._sync_channel.stream_stream(_path(method), response_deserializer=MatrixResponse.FromString)
+        options: Any = {"metadata": bearer(token), "timeout": PATIENCE_S}
+        return await asyncio.to_thread(lambda: _outcome(start(iter(messages), **options), stream=True))
 
     def open(
         self,
@@ -131,9 +127,27 @@ class Client:
         `method`: one of the matrix service, or a full name. What it returns is grpc.aio's: `write(bytes)` and
         `done_writing()` carry on with the call, `outcome()` waits for its end.
         """
-        path = method if method.startswith("/") else f"/{SERVICE}/{method}"
-        start: Any = self.channel.stream_stream(path, response_deserializer=MatrixResponse.FromString)
+        start: Any = self.channel.stream_stream(_path(method), response_deserializer=MatrixResponse.FromString)
         return start(metadata=bearer(token) + metadata, timeout=timeout)
+
+
+def _path(method: str) -> str:
+    return method if method.startswith("/") else f"/{SERVICE}/{method}"
+
+
+def _outcome(started: Any, *, stream: bool) -> Outcome:
+    """The end of a call of the synchronous client, a stream or a future, waited for."""
+    responses: list[MatrixResponse] = []
+    with suppress(grpc.RpcError):  # the call itself says how it ended
+        for response in started if stream else [started.result()]:
+            responses.append(response)  # noqa: PERF402  # an error on the way leaves what came before it
+    return Outcome(
+        started.code(),
+        started.details() or "",
+        tuple(responses),
+        tuple(started.initial_metadata()),
+        tuple(started.trailing_metadata()),
+    )
 
 
 async def outcome(started: Any) -> Outcome:
