@@ -394,7 +394,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = cases(100)
+TestAnyHistory.settings = cases(60)
 
 
 @cases(100)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from tests.support.jwks_server import DISCOVERY_PATH, JwksServer
 from tests.support.sockets import ConnectProxy, Drip, Listener
 from tests.support.tls import Identity, identity
 from tests.support.tokens import jwks, key
+from tests.support.waiting import PATIENCE_S
 
 KEY = key("k1", "EdDSA")
 DEFAULTS = FetchOptions()
@@ -230,21 +230,20 @@ def test_a_fetch_that_is_given_up_on_closes_its_connection_and_ends(hanging: tup
     attempt = Attempt(timeout_s=60)
     with ThreadPoolExecutor(1) as pool:
         running: Future[FetchedKeys] = pool.submit(source, attempt)
-        assert drip.reached.wait(10)
+        assert drip.reached.wait(PATIENCE_S)
         attempt.abandon()
         ended = threading.Event()
         running.add_done_callback(lambda _future: ended.set())
-        assert ended.wait(10)
-    assert drip.gone.wait(10)
+        assert ended.wait(PATIENCE_S)
+    assert drip.gone.wait(PATIENCE_S)
 
 
 def test_no_peer_holds_a_fetch_up_beyond_its_deadline(hanging: tuple[JwksUriSource, Drip]) -> None:
-    source, _drip = hanging
+    source, drip = hanging
     refresher = Refresher(source, CachePolicy(), name="issuer", timeout_s=0.2)
-    begun = time.monotonic()
     refresher.step()
-    assert time.monotonic() - begun < 10, "the peer would have gone on for 30 s"
     assert refresher.state.failures == 1
+    assert not drip.tired.is_set()
 
 
 def test_discovery_and_keys_share_one_deadline() -> None:
@@ -253,7 +252,7 @@ def test_discovery_and_keys_share_one_deadline() -> None:
         source = DiscoverySource(server.url + DISCOVERY_PATH, server.url, DEFAULTS)
         refresher = Refresher(source, CachePolicy(), name="issuer", timeout_s=0.5)
         refresher.step()
-        assert refresher.state.last_error == "no complete answer within 0.5 s"
+        assert refresher.state.failures == 1
 
 
 def test_a_fetch_that_was_given_up_on_before_it_connects_asks_for_nothing(server: JwksServer) -> None:

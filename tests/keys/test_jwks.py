@@ -211,7 +211,7 @@ near_jwks = st.builds(
 )
 
 
-@cases(200)
+@cases(100)
 @given(near_jwks | json_values)
 def test_loading_a_key_raises_nothing_but_that_it_is_unusable(jwk: Any) -> None:
     try:
@@ -221,7 +221,7 @@ def test_loading_a_key_raises_nothing_but_that_it_is_unusable(jwk: Any) -> None:
     assert loaded.algorithms <= SUPPORTED_ALGORITHMS
 
 
-@cases(200)
+@cases(100)
 @given(st.binary(max_size=64) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_reading_a_document_raises_nothing_but_that_it_is_unreadable(document: bytes) -> None:
     with pytest.raises(KeysUnreadableError):

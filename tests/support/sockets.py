@@ -18,7 +18,7 @@ _LONGEST_S = 30.0
 class Drip:
     """Sends `opening`, then `piece` every 10 ms (nothing when it is empty), until the peer has closed the connection.
 
-    `reached` is set when a connection is there, `gone` when the peer has closed it.
+    `reached` is set when a connection is there, `gone` when the peer has closed it, `tired` when it has not for 30 s.
     """
 
     def __init__(self, opening: bytes = b"", piece: bytes = b"") -> None:
@@ -26,6 +26,7 @@ class Drip:
         self._piece = piece
         self.reached = threading.Event()
         self.gone = threading.Event()
+        self.tired = threading.Event()
 
     def anew(self) -> Drip:
         """Another one that does the same."""
@@ -42,6 +43,7 @@ class Drip:
                 if _closed(connection):
                     break
             else:
+                self.tired.set()
                 return
         except OSError:
             pass  # reset: closed too
