@@ -169,7 +169,9 @@ def serve(folder: Path, *arguments: str, config: str = "", **variables: str) -> 
     settings = FREE_PORTS | {f"GRPC_BEARER_{name}": value for name, value in variables.items()}
     command = [*COMMAND, "serve", "--config", str(path), *arguments]
     environment = environment_with(settings)
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+    )
     return Ran(done.returncode, done.stdout, done.stderr.replace(str(folder), "FOLDER"))
 
 
@@ -277,7 +279,7 @@ def main_with(folder: Path, prelude: str, *arguments: str) -> Ran:
     """The command with a line of Python run before it."""
     program = f"import sys; {prelude}; sys.argv[1:] = {list(arguments)}; from grpc_bearer_server.__main__ import main; main()"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
     return Ran(done.returncode, done.stdout, done.stderr)
 
 

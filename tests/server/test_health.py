@@ -16,7 +16,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub, add_HealthServicer_to_ser
 from grpc_bearer import Authenticator, CachePolicy, Issuer
 from grpc_bearer_server.services.health import KeyHealth
 from tests.support.calls import outcome, until
-from tests.support.http2 import await_response_headers, call_that_takes_no_data
+from tests.support.deaf_peer import await_response_headers, call_that_takes_no_data
 from tests.support.jwks_server import JwksServer
 from tests.support.processes import PATIENCE_S
 from tests.support.serving import serving

@@ -22,7 +22,7 @@ from grpc_bearer.v1.identity_pb2 import Identity, WatchIdentityRequest, WatchIde
 from grpc_bearer.v1.identity_pb2_grpc import IdentityServiceStub
 from tests.support import tls
 from tests.support.calls import bearer
-from tests.support.http2 import await_response_headers, call_that_takes_no_data
+from tests.support.deaf_peer import await_response_headers, call_that_takes_no_data
 from tests.support.jwks_server import JwksServer
 from tests.support.processes import PATIENCE_S
 from tests.support.service import Service, serving_process, trusting
@@ -323,9 +323,7 @@ def test_serve_dev_keeps_the_issuers_of_its_settings_and_ends_with_ctrl_c(tmp_pa
     with JwksServer(key()) as issuer:
         own = {"DEV__STATE_DIR": str(state_dir), "DEV__AUDIENCE": "mine"}
         with serving_process(tmp_path, "--dev", config=trusting(issuer), **own) as service:
-            with client_of(
-                service
-            ) as client:  # closed before the end: grpc 1.72 waits for one that is idle
+            with client_of(service) as client:  # closed before the end: grpc 1.72 waits for one that is idle
                 assert client.who_am_i(mint()).issuer == ISSUER
                 token = service.process.line("grpcurl").partition("Bearer ")[2].partition('"')[0]
                 assert client.who_am_i(token).audiences == ["mine"]
