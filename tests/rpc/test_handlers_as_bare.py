@@ -12,7 +12,7 @@ from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
 
 from grpc_bearer import Authenticator
 from tests.support.calls import Client, Outcome
-from tests.support.matrix import METHODS, handlers
+from tests.support.matrix import GRPCIO, METHODS, handlers
 from tests.support.processes import PATIENCE_S
 from tests.support.serving import Stack, serving
 from tests.support.tokens import mint
@@ -147,18 +147,36 @@ async def acting(client: Client, method: str, action: str) -> Outcome:
     return await client.call(method, mint(), requests=[MatrixRequest(text=action)])
 
 
-ACTIONS = ("answer", "raise", "abort", "set a code", "send metadata", "answer with what it sees")
-UNSERIALIZABLE = "answer with another type"
+ACTIONS = (
+    "answer",
+    "raise",
+    "abort",
+    "set a code",
+    "send metadata",
+    "answer with another type",
+    "answer with what it sees",
+)
+
+
+def leaves_a_thread_behind(stack: Stack, behaviours: Callable[[], Behaviours], method: str, action: str) -> bool:
+    """Whether grpcio does: a sync generator on an aio server whose response nobody takes any more is never resumed or closed.
+
+    Up to 1.84 it also goes on after an abort.
+    """
+    unsendable = ("abort", "answer with another type") if GRPCIO < (1, 85) else ("answer with another type",)
+    in_thread = stack == "aio" and behaviours in (sync_behaviours, iterator_behaviours)
+    return in_thread and method.endswith("Stream") and action in unsendable
 
 
 @each_form
 async def test_a_guarded_handler_answers_as_a_bare_one(
     stack: Stack, behaviours: Callable[[], Behaviours], auth: Authenticator
 ) -> None:
-    cases = [(method, action) for method in METHODS for action in ACTIONS]
-    # grpcio leaves the thread of a sync generator on an aio server blocked for ever when its response cannot be sent.
-    cases += [
-        (method, UNSERIALIZABLE) for method in METHODS if stack == "sync" or behaviours in (aio_behaviours, writing_behaviours)
+    cases = [
+        (method, action)
+        for method in METHODS
+        for action in ACTIONS
+        if not leaves_a_thread_behind(stack, behaviours, method, action)
     ]
     seen = []
     servers: list[tuple[Authenticator | None, bool]] = [(None, False), (auth, False), (auth, True)]

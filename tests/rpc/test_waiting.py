@@ -316,6 +316,19 @@ async def test_what_the_last_of_the_fetches_brings_still_counts(stack: Stack) ->
 
 
 @each_stack
+async def test_nobody_waits_for_more_than_three_fetches(stack: Stack) -> None:
+    source = Gated(5)
+    for gate in source.gates:
+        gate.set()
+    refetching_always = CachePolicy(cooldown_s=1e-9)
+    with trusting_gated(source, cache=refetching_always) as auth:
+        async with serving(stack, auth, registering(SERVICES[stack]())) as target, Client(target) as client:
+            outcome = await client.call("UnaryUnary", mint(key("k2")))
+    assert outcome.reason == "KEYS_UNAVAILABLE"
+    assert source.begun in (3, 4)  # asking for the last time begins another, for those who come later
+
+
+@each_stack
 async def test_a_closed_authenticator_sends_its_waiters_away(stack: Stack, issuer: JwksServer) -> None:
     issuer.hang()
     auth = trusting(issuer)

@@ -18,6 +18,8 @@ from tests.support.serving import Stack
 
 PROTO = Path(__file__).resolve().parents[1] / "protos/matrix/v1/matrix.proto"
 SERVICE = "matrix.v1.MatrixService"
+GRPCIO = tuple(int(part) for part in grpc.__version__.split(".")[:2])
+"""Its version: some of its behaviour that the tests state depends on it."""
 METHODS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
 
 ClaimsOf = Callable[[Any], Claims]
