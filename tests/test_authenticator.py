@@ -203,6 +203,7 @@ def test_settings_that_make_no_sense_are_configuration_errors() -> None:
         Authenticator([one, Issuer(ISSUER, audiences=["billing"], jwks=jwks(key()))])
     with pytest.raises(ConfigurationError, match=r"^max_token_bytes: has to be 1 or more$"):
         Authenticator([one], max_token_bytes=0)
+    assert Authenticator([one], max_token_bytes=1).ready()
     with pytest.raises(ConfigurationError, match=r"^jwks: the JWK Set has no usable key"):
         Authenticator([Issuer(ISSUER, audiences=[AUDIENCE], jwks={"keys": []})])
 

@@ -57,6 +57,11 @@ def test_what_is_said_becomes_the_rules() -> None:
     assert said.rules() == TokenRules("x", None, frozenset({"EdDSA", "PS512"}), 0, 3600, True)
 
 
+def test_the_limits_themselves_are_within_them() -> None:
+    rules = issuer(leeway_s=600, max_lifetime_s=0.5).rules()
+    assert (rules.leeway_s, rules.max_lifetime_s) == (600, 0.5)
+
+
 def test_an_issuer_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         issuer().allow_any_audience = True  # type: ignore[misc]

@@ -13,7 +13,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from grpc_bearer import Authenticator, AuthError, Issuer, Reason
+from grpc_bearer import Authenticator, AuthError, Issuer, Reason, StatusCode
 from grpc_bearer.errors import OUTCOMES
 from grpc_bearer.status import grpc_code, log_refusal, message, trailers, unexpected
 from grpc_bearer.verifier import expired
@@ -54,6 +54,7 @@ def test_the_codes_are_those_of_grpc() -> None:
     assert codes.pop(Reason.KEYS_UNAVAILABLE) is grpc.StatusCode.UNAVAILABLE
     assert codes.pop(Reason.INTERNAL) is grpc.StatusCode.INTERNAL
     assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}
+    assert all(grpc.StatusCode[code.name].value[0] == code for code in StatusCode)
 
 
 def test_an_expired_token_says_when_it_expired() -> None:
