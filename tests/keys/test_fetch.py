@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from grpc_bearer.errors import ConfigurationError
+from grpc_bearer.issuer import Issuer
 from grpc_bearer.keys.fetch import DiscoverySource, FetchOptions, JwksUriSource, is_loopback, max_age_s, url_fault
 from tests.support.fetching import fetch, fetch_error
 from tests.support.jwks_server import DISCOVERY_PATH, JWKS_PATH, JwksServer
@@ -354,3 +355,13 @@ def test_options_that_make_no_sense_are_named(options: dict[str, Any], named: st
 
 def test_options_at_their_limits_are_taken() -> None:
     assert FetchOptions(timeout_s=300, max_bytes=1).timeout_s == 300
+
+
+def test_the_repr_of_options_and_sources_holds_no_password_of_a_proxy() -> None:
+    options = FetchOptions(proxy=f"http://user:{MARK}@proxy.example:3128")
+    for value in (
+        options,
+        JwksUriSource("https://issuer.example/jwks.json", options),
+        Issuer("https://i.example", audiences=["a"], fetch=options),
+    ):
+        assert MARK not in repr(value)

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -43,7 +43,7 @@ class FetchOptions:
 
     timeout_s: float = 5.0
     max_bytes: int = 512 * 1024
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # it may hold a password
     ca_file: str | None = None
     token_file: str | None = None
     allow_insecure_http: bool = False
