@@ -228,7 +228,7 @@ NOT_THE_ISSUER = "its issuer is not the configured one, to the letter"
         ({"jwks_uri": ""}, "jwks_uri is not an https:// URL"),
         ({"jwks_uri": "/jwks.json"}, "jwks_uri is not an https:// URL"),
         ({"jwks_uri": "file:///etc/passwd"}, "jwks_uri is not an https:// URL"),
-        ({"jwks_uri": "http://[::1"}, "jwks_uri is not a URL"),
+        ({"jwks_uri": "http://[::1"}, "jwks_uri is not an https:// URL"),
         (
             {"jwks_uri": "http://issuer.example/jwks.json"},
             "jwks_uri is http:// on a host other than loopback; use https://, or spell out allow_insecure_http",
@@ -317,9 +317,9 @@ NO_HTTPS = "is not an https:// URL"
         ("issuer.example/jwks.json", NO_HTTPS),
         ("file:///jwks.json", NO_HTTPS),
         ("", NO_HTTPS),
-        ("https://issuer.example:port/", "is not a URL"),
-        ("https://issuer.example:99999/", "is not a URL"),
-        ("https://[::1/", "is not a URL"),
+        ("https://issuer.example:port/", "is not an https:// URL"),
+        ("https://issuer.example:99999/", "is not an https:// URL"),
+        ("https://[::1/", "is not an https:// URL"),
     ],
 )
 def test_keys_come_over_https_and_over_http_from_loopback_only(url: str, expected: str | None) -> None:
@@ -346,6 +346,9 @@ def test_everything_else_is_not_loopback(host: str) -> None:
         ({"timeout_s": 300.1}, "timeout_s"),
         ({"timeout_s": float("nan")}, "timeout_s"),
         ({"max_bytes": 0}, "max_bytes"),
+        ({"proxy": "proxy.example:3128"}, "proxy"),
+        ({"proxy": "socks5://proxy.example:1080"}, "proxy"),
+        ({"proxy": "http://proxy.example:port"}, "proxy"),
     ],
 )
 def test_options_that_make_no_sense_are_named(options: dict[str, Any], named: str) -> None:

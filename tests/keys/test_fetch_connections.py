@@ -88,8 +88,9 @@ def test_a_server_that_speaks_no_tls_is_refused(server: JwksServer) -> None:
 def test_a_ca_file_that_is_not_there_or_holds_no_certificate_is_a_failed_fetch(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("no certificate")
     with https(identity(tmp_path)) as server:
-        for name in ("missing.pem", "empty.pem"):
-            fetch_error(JwksUriSource(server.jwks_uri, FetchOptions(ca_file=str(tmp_path / name))))
+        missing, empty = (FetchOptions(ca_file=str(tmp_path / name)) for name in ("missing.pem", "empty.pem"))
+        assert fetch_error(JwksUriSource(server.jwks_uri, missing)).detail == "ca_file: there is no such file"
+        fetch_error(JwksUriSource(server.jwks_uri, empty))
         assert server.requests == []
 
 

@@ -12,8 +12,9 @@ import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -53,6 +54,8 @@ class FetchOptions:
             raise ConfigurationError("fetch: timeout_s has to be above 0 and at most 300 seconds")
         if self.max_bytes < 1:
             raise ConfigurationError("fetch: max_bytes has to be 1 or more")
+        if self.proxy is not None and _url_parts(self.proxy) is None:
+            raise ConfigurationError("fetch: proxy has to be an http:// or https:// URL, as http://proxy.example:3128")
 
 
 def is_loopback(host: str) -> bool:
@@ -65,18 +68,24 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
-    """What is wrong with a URL to fetch keys from, None when nothing is. The text holds nothing of the URL."""
+def _url_parts(url: str) -> SplitResult | None:
+    """An HTTP URL's parts; None for what is no such URL."""
     try:
         parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
+        parts.port  # noqa: B018  # raises for one that is no number
     except ValueError:
-        return "is not a URL"
-    if parts.scheme not in ("https", "http") or not host:
+        return None
+    return parts if parts.scheme in ("https", "http") and parts.hostname else None
+
+
+def url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
+    """What is wrong with a URL to fetch keys from, None when nothing is. The text holds nothing of the URL."""
+    parts = _url_parts(url)
+    if parts is None or parts.hostname is None:
         return "is not an https:// URL"
     if parts.username is not None or parts.password is not None:
         return "holds credentials; put a token into token_file in their place"
-    if parts.scheme == "http" and not (allow_insecure_http or is_loopback(host)):
+    if parts.scheme == "http" and not (allow_insecure_http or is_loopback(parts.hostname)):
         return "is http:// on a host other than loopback; use https://, or spell out allow_insecure_http"
     return None
 
@@ -135,6 +144,8 @@ def _session(options: FetchOptions, attempt: Attempt) -> requests.Session:
     if options.proxy is not None:
         session.proxies = {"http": options.proxy, "https": options.proxy}
     if options.ca_file is not None:
+        if not Path(options.ca_file).is_file():
+            raise FetchError("ca_file: there is no such file")
         session.verify = options.ca_file
     if options.token_file is not None:
         session.headers["Authorization"] = f"Bearer {_file_token(options.token_file)}"
