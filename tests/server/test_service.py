@@ -233,10 +233,10 @@ def test_no_more_calls_than_the_limits_allow_run_on_a_connection_and_on_the_serv
 
 
 def test_settings_of_tokens_and_reasons_hold_for_calls_and_for_watched_identities(tmp_path: Path) -> None:
-    with running(tmp_path, ["max_token_bytes = 1000", "reveal_reasons = false"], "leeway_s = 0") as one:
+    with running(tmp_path, ["max_token_bytes = 1000", "reveal_reasons = false"], "leeway_s = 300") as one:
         bare = (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
         assert end_of(one.client.asking(mint(pad="x" * 1000))) == bare
-        watched = one.client.watch_identity(mint(exp=time.time() + 1.5))
+        watched = one.client.watch_identity(mint(iat=None, exp=time.time() - 298.5))  # to go on for 1.5 s
         assert next(watched).state == WatchIdentityResponse.STATE_EXPIRING
         assert end_of_stream(watched) == bare
 
