@@ -24,6 +24,7 @@ SPECIAL = {
     "issuers[0].algorithms": "ES256,PS256",
     "issuers[0].jwks_uri": "https://a.example/keys",
     "issuers[0].discovery": "https://a.example/metadata",
+    "issuers[0].fetch.proxy": "http://proxy.example:3128",
     "issuers[0].cache.refresh_at": "0.5",
     "dev.listen": "127.0.0.1:1",
 }
