@@ -99,7 +99,9 @@ class ContextProxy:
         return self._context.abort(code, *args, **kwargs)
 
 
-class _Details(grpc.HandlerCallDetails):
+class Details(grpc.HandlerCallDetails):
+    """What grpc tells an interceptor of a call."""
+
     def __init__(self, method: str, metadata: Metadata) -> None:
         self.method = method
         self.invocation_metadata = metadata
@@ -109,7 +111,7 @@ async def intercepted(
     stack: Stack, auth: Authenticator, method: str, served: Any, token: str | None = None, **of_interceptor: Any
 ) -> Any:
     """What ours makes of the handler of one of the matrix service's methods, for a call with this token."""
-    details = _Details(f"/{SERVICE}/{method}", bearer(token))
+    details = Details(f"/{SERVICE}/{method}", bearer(token))
 
     async def continuation(_details: grpc.HandlerCallDetails) -> Any:
         return served

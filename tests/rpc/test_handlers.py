@@ -1,4 +1,4 @@
-"""What reaches handlers through our wrappers: the end of their calls, and grpc's own options for them."""
+"""How handlers end behind our interceptor: with their call, with their wrapper, and with their claims to the last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import Any
 
 import grpc
@@ -14,10 +14,10 @@ import pytest
 from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
 
 from grpc_bearer import Authenticator, current_claims
-from grpc_bearer.handlers import BoundedByHandler, behaviour_of, with_behaviour
 from tests.rpc.interceptors import intercepted
 from tests.support.calls import Client, until
 from tests.support.matrix import METHODS, handler, handlers
+from tests.support.processes import PATIENCE_S
 from tests.support.serving import Stack, serving
 from tests.support.tokens import mint
 
@@ -115,8 +115,11 @@ LINGERING: dict[str, tuple[Stack, Callable[[], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("context_claims", [False, True], ids=["plain contexts", "contexts with claims"])
-@pytest.mark.parametrize("end", ["its caller cancels", "its deadline passes"])
+@pytest.mark.parametrize(
+    ("end", "context_claims"),
+    [("its caller cancels", False), ("its caller cancels", True), ("its deadline passes", True)],
+    ids=["its caller cancels", "its caller cancels, contexts with claims", "its deadline passes, contexts with claims"],
+)
 @pytest.mark.parametrize(("stack", "lingering"), LINGERING.values(), ids=LINGERING)
 async def test_a_handler_learns_that_its_call_is_over_when(
     end: str, stack: Stack, lingering: Callable[[], Any], context_claims: bool, auth: Authenticator
@@ -129,7 +132,7 @@ async def test_a_handler_learns_that_its_call_is_over_when(
         serving(stack, auth, register, context_claims=context_claims) as target,
         Client(target) as client,
     ):
-        calls = [client.open(method, mint(), timeout=0.5 if end == "its deadline passes" else 20) for method in METHODS]
+        calls = [client.open(method, mint(), timeout=1 if end == "its deadline passes" else PATIENCE_S) for method in METHODS]
         for call in calls:
             await call.write(b"")
         await until(lambda: made.begun == set(METHODS))
@@ -146,21 +149,24 @@ async def test_a_handler_learns_that_its_call_is_over_when(
 async def test_a_stream_that_nobody_reads_is_closed_when_its_caller_leaves(
     stack: Stack, context_claims: bool, auth: Authenticator
 ) -> None:
-    sent, closed = [0], threading.Event()
+    sent, closed = 0, threading.Event()
     response = MatrixResponse(text="x" * 65_536)
 
     def stream(_request: MatrixRequest, _context: Any) -> Iterator[MatrixResponse]:
+        nonlocal sent
         try:
             while True:
-                sent[0] += 1
+                sent += 1
                 yield response
         finally:
             closed.set()
 
-    async def stream_aio(request: MatrixRequest, context: Any) -> AsyncIterator[MatrixResponse]:
+    async def stream_aio(_request: MatrixRequest, _context: Any) -> AsyncIterator[MatrixResponse]:
+        nonlocal sent
         try:
-            for each in stream(request, context):
-                yield each
+            while True:
+                sent += 1
+                yield response
         finally:
             closed.set()
 
@@ -168,29 +174,51 @@ async def test_a_stream_that_nobody_reads_is_closed_when_its_caller_leaves(
     async with serving(stack, auth, register, context_claims=context_claims) as target, Client(target) as client:
         call = client.open("UnaryStream", mint())
         await call.write(b"")
-        before = -1
-        while sent[0] != before:  # until flow control holds the handler back
-            before = sent[0]
+        await until(lambda: sent)
+        before = 0
+        while sent != before:  # until flow control holds the handler back
+            before = sent
             await asyncio.sleep(0.1)
         assert not closed.is_set()
         call.cancel()
         await until(closed.is_set)
 
 
-async def test_a_sync_generator_on_an_aio_server_is_closed_with_its_claims(auth: Authenticator) -> None:
+async def test_a_sync_generator_on_an_aio_server_is_closed_with_its_wrapper_and_has_its_claims_to_the_end(
+    auth: Authenticator,
+) -> None:
     seen: list[str] = []
+    running: list[Any] = []
 
-    def stream(_request: MatrixRequest, _context: Any) -> Iterator[MatrixResponse]:
+    def responses() -> Iterator[MatrixResponse]:
         try:
-            yield MatrixResponse(text=current_claims().sub or "")
+            yield MatrixResponse(subject=current_claims().sub or "")
         finally:
             seen.append(current_claims().sub or "")
 
+    def stream(_request: MatrixRequest, _context: Any) -> Iterator[MatrixResponse]:
+        running.append(responses())  # referred to, so that nothing but its wrapper closes it
+        return iter(running[0])
+
     guarded = await intercepted("aio", auth, "UnaryStream", handler("UnaryStream", stream), mint(sub="alice"))
-    responses = guarded.unary_stream(MatrixRequest(), None)
-    assert next(responses).text == "alice"
-    responses.close()
+    thread = Context()  # as empty as that of grpc's threads
+    wrapped = thread.run(guarded.unary_stream, MatrixRequest(), None)
+    assert thread.run(next, wrapped).subject == "alice"
+    thread.run(wrapped.close)
     assert seen == ["alice"]
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+async def test_a_function_that_looks_at_its_claims_before_it_returns_an_iterator_finds_them(
+    stack: Stack, auth: Authenticator
+) -> None:
+    def stream(_request: Any, _context: Any) -> Iterator[MatrixResponse]:
+        return iter([MatrixResponse(subject=current_claims().sub or "")])
+
+    register = handlers({"UnaryStream": stream, "StreamStream": stream})
+    async with serving(stack, auth, register) as target, Client(target) as client:
+        for method in ("UnaryStream", "StreamStream"):
+            assert (await client.call(method, mint(sub="alice"))).subjects == {"alice"}
 
 
 async def test_an_asynchronous_generator_is_closed_with_its_wrapper(auth: Authenticator) -> None:
@@ -208,93 +236,3 @@ async def test_an_asynchronous_generator_is_closed_with_its_wrapper(auth: Authen
     await anext(responses)
     await responses.aclose()
     assert closed == [True]
-
-
-@pytest.mark.parametrize("method", METHODS)
-async def test_a_handler_with_a_thread_pool_of_its_own_runs_in_it(method: str, auth: Authenticator) -> None:
-    """grpc reads `experimental_thread_pool` off the function that serves the method, and not off its handler."""
-
-    def unary(_request: Any, _context: Any) -> MatrixResponse:
-        return MatrixResponse(text=threading.current_thread().name, subject=current_claims().sub or "")
-
-    def stream(request: Any, context: Any) -> Iterator[MatrixResponse]:
-        yield unary(request, context)
-
-    behaviour: Any = stream if method.endswith("Stream") else unary
-    with ThreadPoolExecutor(1, thread_name_prefix="own-pool") as pool:
-        behaviour.experimental_thread_pool = pool
-        async with serving("sync", auth, handlers({method: behaviour})) as target, Client(target) as client:
-            outcome = await client.call(method, mint(sub="alice"))
-    assert (outcome.texts, outcome.subjects) == (("own-pool_0",), {"alice"})
-
-
-@pytest.mark.parametrize("context_claims", [False, True])
-@pytest.mark.parametrize("method", ["UnaryStream", "StreamStream"])
-async def test_a_non_blocking_handler_sends_its_responses_later_and_holds_no_worker(
-    method: str, context_claims: bool, auth: Authenticator
-) -> None:
-    senders: list[Callable[[], None]] = []
-
-    def later(_request: Any, context: Any, send_response: Callable[[MatrixResponse | None], None]) -> None:
-        subject = current_claims().sub or ""
-        assert hasattr(context, "claims") is context_claims
-
-        def send() -> None:
-            send_response(MatrixResponse(text="later", subject=subject))
-            send_response(None)
-
-        senders.append(send)
-
-    later.experimental_non_blocking = True  # type: ignore[attr-defined]
-    register = handlers({method: later, "UnaryUnary": lambda request, _context: MatrixResponse(text=request.text)})
-    async with (
-        serving("sync", auth, register, workers=1, context_claims=context_claims) as target,
-        Client(target) as client,
-    ):
-        waiting = [asyncio.create_task(client.call(method, mint(sub="alice"))) for _ in range(3)]
-        await until(lambda: len(senders) == 3)
-        assert (await client.call("UnaryUnary", mint())).code is OK
-        assert not any(task.done() for task in waiting)
-        for send in senders:
-            await asyncio.to_thread(send)
-        outcomes = await asyncio.gather(*waiting)
-    assert [(outcome.code, outcome.texts, outcome.subjects) for outcome in outcomes] == [(OK, ("later",), {"alice"})] * 3
-
-
-def test_a_wrapper_is_made_once_for_a_handler_and_anew_for_another() -> None:
-    first, second = (handler("UnaryUnary", lambda _request, _context: MatrixResponse()) for _ in range(2))
-    made: BoundedByHandler[object] = BoundedByHandler(lambda _handler: object())
-    wrapper = made.get("/a/A", first)
-    assert made.get("/a/A", first) is wrapper
-    assert made.get("/b/B", first) is not wrapper
-    assert made.get("/a/A", second) is not wrapper
-    assert made.get("/a/A", first) is not wrapper  # one is remembered for a method, the latest
-
-
-def test_made_up_method_names_do_not_fill_the_memory() -> None:
-    served = handler("UnaryUnary", lambda _request, _context: MatrixResponse())
-    made: list[object] = []
-    bounded: BoundedByHandler[None] = BoundedByHandler(made.append, most=3)
-    for name in ("/a", "/b", "/c", "/a", "/b", "/c"):
-        bounded.get(name, served)
-    assert len(made) == 3
-    bounded.get("/d", served)
-    bounded.get("/d", served)
-    bounded.get("/a", served)
-    assert len(made) == 5
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_rebuilt_handler_keeps_its_kind_and_its_serializers(method: str) -> None:
-    served = handler(method, lambda _request, _context: MatrixResponse())
-
-    def other(_request: Any, _context: Any) -> None: ...
-
-    rebuilt = with_behaviour(served, other)
-    streaming = with_behaviour(served, other, request_streaming=True)
-    assert behaviour_of(rebuilt) is behaviour_of(streaming) is other
-    assert (rebuilt.request_streaming, rebuilt.response_streaming) == (served.request_streaming, served.response_streaming)
-    assert (streaming.request_streaming, streaming.response_streaming) == (True, served.response_streaming)
-    for made in (rebuilt, streaming):
-        assert made.request_deserializer is served.request_deserializer
-        assert made.response_serializer is served.response_serializer
