@@ -21,11 +21,14 @@ def issuer(state_dir: Path) -> Iterator[str]:
 
 
 def saying(answer: bytes) -> Callable[[socket.socket], None]:
-    """Reads a request and gives this answer."""
+    """Gives this answer, and reads what is asked to its end: closing before would be a reset connection."""
 
     def say(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
 
     return say
 
