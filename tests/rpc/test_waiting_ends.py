@@ -121,7 +121,7 @@ async def test_what_the_last_of_the_fetches_brings_still_counts(stack: Stack) ->
 
 @each_stack
 async def test_nobody_waits_for_more_than_three_fetches(stack: Stack) -> None:
-    source = Gated(6)
+    source = Gated(20)
     for gate in source.gates:
         gate.set()
     refetching_always = CachePolicy(cooldown_s=1e-9)
@@ -129,8 +129,8 @@ async def test_nobody_waits_for_more_than_three_fetches(stack: Stack) -> None:
         async with serving(stack, auth, registering(SERVICES[stack]())) as target, Client(target) as client:
             outcome = await client.call("UnaryUnary", mint(key("k2")))
     assert outcome.reason == "KEYS_UNAVAILABLE"
-    # With the one that had ended before the call began to wait, and the one that its last question begins for others.
-    assert source.begun <= 5
+    # With those that may end before the call begins to wait, and the one that its last question begins for others.
+    assert source.begun <= 6
 
 
 @each_stack
