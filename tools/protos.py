@@ -26,24 +26,32 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One proto package: `source` and `target` are import roots, `package` is the folder below both."""
+    """Proto packages: `source` and `target` are import roots, `packages` are folders below both.
+
+    `shared`: `target` is home to other code too; the protos are shipped beside what is generated from them.
+    """
 
     source: Path
     target: Path
-    package: Path
-    ships_protos: bool
+    packages: tuple[Path, ...]
+    shared: bool
+
+    @property
+    def generated(self) -> tuple[Path, ...]:
+        """The folders below `target` in which everything is generated."""
+        return self.packages if self.shared else (Path(),)
 
 
 UNITS = (
-    Unit(Path("protos"), Path("interceptors"), Path("grpc_bearer/v1"), ships_protos=True),
-    Unit(Path("tests/protos"), Path("tests/gen"), Path("matrix/v1"), ships_protos=False),
+    Unit(Path("protos"), Path("interceptors"), (Path("grpc_bearer/v1"),), shared=True),
+    Unit(Path("tests/protos"), Path("tests/gen"), (Path("matrix/v1"), Path("policies/v1")), shared=False),
 )
 
 
 def generate(unit: Unit, target: Path) -> None:
     """Write the code generated from `unit` below the import root `target`. Raises CalledProcessError when protoc fails."""
     source = ROOT / unit.source
-    protos = sorted((source / unit.package).glob("*.proto"))
+    protos = {package: sorted((source / package).glob("*.proto")) for package in unit.packages}
     # The plugins are looked up on PATH; theirs must be the ones of the generator's environment.
     environment = {**os.environ, "PATH": os.pathsep.join([str(GENERATOR), os.environ.get("PATH", "")])}
     target.mkdir(parents=True, exist_ok=True)
@@ -53,23 +61,25 @@ def generate(unit: Unit, target: Path) -> None:
             "-m",
             "grpc_tools.protoc",
             f"--proto_path={source}",
+            f"--proto_path={ROOT / 'protos'}",  # for those that import policy.proto
             f"--python_out={target}",
             f"--grpc_python_out={target}",
             f"--mypy_out=quiet:{target}",
             f"--mypy_grpc_out=quiet:{target}",
-            *(str(proto) for proto in protos),
+            *(str(proto) for package in unit.packages for proto in protos[package]),
         ],
         check=True,
         env=environment,
         timeout=TIMEOUT_S,
     )
-    package = target / unit.package
-    (package / "__init__.py").write_text('"""Generated from the protos by `make proto`; never edited."""\n')
-    if not unit.ships_protos:  # the tests' package has no other owner: its parent folder is generated too
-        (package.parent / "__init__.py").touch()
-    else:
-        for proto in protos:
-            shutil.copyfile(proto, package / proto.name)
+    for package in unit.packages:
+        folder = target / package
+        (folder / "__init__.py").write_text('"""Generated from the protos by `make proto`; never edited."""\n')
+        if not unit.shared:  # the tests' package has no other owner: its parent folder is generated too
+            (folder.parent / "__init__.py").touch()
+        else:
+            for proto in protos[package]:
+                shutil.copyfile(proto, folder / proto.name)
 
 
 def differences(expected: Path, actual: Path) -> Iterator[str]:
@@ -97,15 +107,14 @@ def main() -> int:
     for unit in UNITS:
         with tempfile.TemporaryDirectory() as folder:
             generate(unit, Path(folder))
-            # Below the root, only the package itself is generated; in tests/gen everything is.
-            part = unit.package if unit.ships_protos else Path()
-            committed = ROOT / unit.target / part
-            if check:
-                drift += [f"{unit.target / part}: {line}" for line in differences(Path(folder) / part, committed)]
-            else:
-                if committed.exists():
-                    shutil.rmtree(committed)
-                shutil.copytree(Path(folder) / part, committed)
+            for part in unit.generated:
+                committed = ROOT / unit.target / part
+                if check:
+                    drift += [f"{unit.target / part}: {line}" for line in differences(Path(folder) / part, committed)]
+                else:
+                    if committed.exists():
+                        shutil.rmtree(committed)
+                    shutil.copytree(Path(folder) / part, committed)
     for line in drift:
         print(line, file=sys.stderr)
     if drift:

@@ -25,27 +25,30 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from grpc_bearer.v1 import policy_pb2 as grpc__bearer_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgrpc_bearer/v1/identity.proto\x12\x0egrpc_bearer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x02\n\x08Identity\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nissue_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_id\x18\x08 \x01(\t\x12\'\n\x06\x63laims\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\talgorithm\x18\n \x01(\t\"\x0f\n\rWhoAmIRequest\"<\n\x0eWhoAmIResponse\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.grpc_bearer.v1.Identity\"\x16\n\x14WatchIdentityRequest\"\xf4\x01\n\x15WatchIdentityResponse\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.grpc_bearer.v1.Identity\x12:\n\x05state\x18\x02 \x01(\x0e\x32+.grpc_bearer.v1.WatchIdentityResponse.State\x12-\n\nexpires_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_EXPIRING\x10\x02\x32\xba\x01\n\x0fIdentityService\x12G\n\x06WhoAmI\x12\x1d.grpc_bearer.v1.WhoAmIRequest\x1a\x1e.grpc_bearer.v1.WhoAmIResponse\x12^\n\rWatchIdentity\x12$.grpc_bearer.v1.WatchIdentityRequest\x1a%.grpc_bearer.v1.WatchIdentityResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgrpc_bearer/v1/identity.proto\x12\x0egrpc_bearer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgrpc_bearer/v1/policy.proto\"\x8e\x02\n\x08Identity\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nissue_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_id\x18\x08 \x01(\t\x12\'\n\x06\x63laims\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\talgorithm\x18\n \x01(\t\"\x0f\n\rWhoAmIRequest\"<\n\x0eWhoAmIResponse\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.grpc_bearer.v1.Identity\"\x16\n\x14WatchIdentityRequest\"\xf4\x01\n\x15WatchIdentityResponse\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.grpc_bearer.v1.Identity\x12:\n\x05state\x18\x02 \x01(\x0e\x32+.grpc_bearer.v1.WatchIdentityResponse.State\x12-\n\nexpires_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_EXPIRING\x10\x02\x32\xc2\x01\n\x0fIdentityService\x12G\n\x06WhoAmI\x12\x1d.grpc_bearer.v1.WhoAmIRequest\x1a\x1e.grpc_bearer.v1.WhoAmIResponse\x12^\n\rWatchIdentity\x12$.grpc_bearer.v1.WatchIdentityRequest\x1a%.grpc_bearer.v1.WatchIdentityResponse0\x01\x1a\x06\xea\xf2#\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grpc_bearer.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IDENTITY']._serialized_start=145
-  _globals['_IDENTITY']._serialized_end=415
-  _globals['_WHOAMIREQUEST']._serialized_start=417
-  _globals['_WHOAMIREQUEST']._serialized_end=432
-  _globals['_WHOAMIRESPONSE']._serialized_start=434
-  _globals['_WHOAMIRESPONSE']._serialized_end=494
-  _globals['_WATCHIDENTITYREQUEST']._serialized_start=496
-  _globals['_WATCHIDENTITYREQUEST']._serialized_end=518
-  _globals['_WATCHIDENTITYRESPONSE']._serialized_start=521
-  _globals['_WATCHIDENTITYRESPONSE']._serialized_end=765
-  _globals['_WATCHIDENTITYRESPONSE_STATE']._serialized_start=697
-  _globals['_WATCHIDENTITYRESPONSE_STATE']._serialized_end=765
-  _globals['_IDENTITYSERVICE']._serialized_start=768
-  _globals['_IDENTITYSERVICE']._serialized_end=954
+  _globals['_IDENTITYSERVICE']._loaded_options = None
+  _globals['_IDENTITYSERVICE']._serialized_options = b'\352\362#\002\010\001'
+  _globals['_IDENTITY']._serialized_start=174
+  _globals['_IDENTITY']._serialized_end=444
+  _globals['_WHOAMIREQUEST']._serialized_start=446
+  _globals['_WHOAMIREQUEST']._serialized_end=461
+  _globals['_WHOAMIRESPONSE']._serialized_start=463
+  _globals['_WHOAMIRESPONSE']._serialized_end=523
+  _globals['_WATCHIDENTITYREQUEST']._serialized_start=525
+  _globals['_WATCHIDENTITYREQUEST']._serialized_end=547
+  _globals['_WATCHIDENTITYRESPONSE']._serialized_start=550
+  _globals['_WATCHIDENTITYRESPONSE']._serialized_end=794
+  _globals['_WATCHIDENTITYRESPONSE_STATE']._serialized_start=726
+  _globals['_WATCHIDENTITYRESPONSE_STATE']._serialized_end=794
+  _globals['_IDENTITYSERVICE']._serialized_start=797
+  _globals['_IDENTITYSERVICE']._serialized_end=991
 # @@protoc_insertion_point(module_scope)

@@ -134,7 +134,10 @@ class WhoAmIResponse(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def identity(self) -> Global___Identity:
-        """The identity behind the call's token. Always set."""
+        """The identity behind the call's token. Unset only where the server lets
+        calls go on without one: by a rule of its own, or while it does not enforce
+        authentication (mode "report").
+        """
 
     def __init__(
         self,
@@ -179,7 +182,7 @@ class WatchIdentityResponse(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WatchIdentityResponse._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: WatchIdentityResponse._State.ValueType  # 0
-        """Never sent."""
+        """Sent without an identity only."""
         STATE_ACTIVE: WatchIdentityResponse._State.ValueType  # 1
         """The token is valid."""
         STATE_EXPIRING: WatchIdentityResponse._State.ValueType  # 2
@@ -189,7 +192,7 @@ class WatchIdentityResponse(_message.Message):
         """Where the token is in its life."""
 
     STATE_UNSPECIFIED: WatchIdentityResponse.State.ValueType  # 0
-    """Never sent."""
+    """Sent without an identity only."""
     STATE_ACTIVE: WatchIdentityResponse.State.ValueType  # 1
     """The token is valid."""
     STATE_EXPIRING: WatchIdentityResponse.State.ValueType  # 2
@@ -202,7 +205,10 @@ class WatchIdentityResponse(_message.Message):
     """The state of the token when this message was sent."""
     @_builtins.property
     def identity(self) -> Global___Identity:
-        """The identity behind the call's token. Always set."""
+        """The identity behind the call's token. Unset only where the server lets
+        calls go on without one: by a rule of its own, or while it does not enforce
+        authentication (mode "report").
+        """
 
     @_builtins.property
     def expires_in(self) -> _duration_pb2.Duration:
