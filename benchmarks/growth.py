@@ -24,6 +24,7 @@ from benchmarks.stage import Stage
 from benchmarks.stats import Cost, Ratio, multiple_of_base
 from grpc_bearer import Authenticator, CachePolicy, Issuer, aio
 from grpc_bearer.keys.cache import Use
+from grpc_bearer.policy.model import AUTHENTICATED
 from tests.support.tokens import AUDIENCE, jwks, new_key
 
 SAMPLE = 500
@@ -55,12 +56,14 @@ def _turn(authenticator: Authenticator, tokens: Sequence[str]) -> Turn:
     """Every token verified once, as on a miss."""
     calls = [(("authorization", f"Bearer {token}"),) for token in tokens]
 
+    gate = authenticator.gate
+
     def turn() -> None:
         for metadata in calls:
-            candidate = authenticator.read(metadata)
-            step = authenticator.key_for(candidate)
+            candidate = gate.read(metadata)
+            step = gate.key_for(candidate)
             assert isinstance(step, Use)
-            authenticator.accept(candidate, step.key)
+            gate.accept(candidate, step.key, AUTHENTICATED)
 
     return turn
 

@@ -24,6 +24,7 @@ from benchmarks.stage import ROOT, Algorithm
 from benchmarks.variants import authenticator
 from grpc_bearer.jws import base64url
 from grpc_bearer.keys.cache import Use
+from grpc_bearer.policy.model import AUTHENTICATED
 from tests.support.processes import Process
 from tests.support.tokens import SigningKey, jwks
 
@@ -76,16 +77,16 @@ def raw(task: Task) -> VerifyAll:
 
 
 def ours(task: Task) -> VerifyAll:
-    """`Authenticator.read`, `key_for`, `accept`: all that is done for a call whose token is new, less grpc."""
-    auth = authenticator(task.issuer, task.audience, task.jwks_uri)
+    """`Gate.read`, `key_for`, `accept`: all that is done for a call whose token is new, less grpc."""
+    gate = authenticator(task.issuer, task.audience, task.jwks_uri).gate
     calls = [(("user-agent", "grpc-python/1"), ("authorization", f"Bearer {token}")) for token in task.tokens]
 
     def run() -> None:
         for metadata in calls:
-            candidate = auth.read(metadata)
-            step = auth.key_for(candidate)
+            candidate = gate.read(metadata)
+            step = gate.key_for(candidate)
             assert isinstance(step, Use)
-            auth.accept(candidate, step.key)
+            gate.accept(candidate, step.key, AUTHENTICATED)
 
     return run
 

@@ -22,10 +22,24 @@ GENERATED = "grpc_bearer.v1"
 # No I/O and no clock: what they decide follows from their arguments alone.
 PURE = frozenset(
     f"{LIBRARY}.{name}"
-    for name in ("bearer", "claims", "errors", "jws", "keys.cache", "keys.jwks", "policy", "strict_json", "verifier")
+    for name in (
+        "bearer",
+        "claims",
+        "errors",
+        "jws",
+        "keys.cache",
+        "keys.jwks",
+        "policy.authorize",
+        "policy.model",
+        "strict_json",
+        "verifier",
+    )
 )
+# No I/O and no clock of their own either, but they rest on modules that have: issuers, keys, the pool of descriptors.
+STEPS = frozenset(f"{LIBRARY}.{name}" for name in ("gate", "policy.protos", "policy.table"))
 IMPURE_IMPORTS = ("asyncio", "grpc", "requests", "socket", "threading", "time", "urllib3")
-DRIVERS = frozenset({"grpc_bearer.aio", "grpc_bearer.handlers", "grpc_bearer.status", "grpc_bearer.sync"})
+PACKAGES = frozenset({LIBRARY, f"{LIBRARY}.keys", f"{LIBRARY}.policy"})
+DRIVERS = frozenset(f"{LIBRARY}.{name}" for name in ("aio", "aio_handlers", "handlers", "status", "sync"))
 LARGEST_MODULE_LINES = 300
 
 
@@ -79,15 +93,15 @@ def test_requests_and_urllib3_are_imported_by_the_fetch_module_alone() -> None:
     assert importers_of("urllib3") == {"grpc_bearer.keys.fetch"}
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_a_pure_module_imports_neither_io_nor_a_clock(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(PURE | STEPS))
+def test_a_module_of_decisions_imports_neither_io_nor_a_clock(module: str) -> None:
     impure = {name for name in imports_of(module) if any(is_within(name, package) for package in IMPURE_IMPORTS)}
     assert impure == set()
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_a_pure_module_rests_on_pure_modules_only(module: str) -> None:
-    own = {name for name in imports_of(module) if name in modules() and name not in (LIBRARY, f"{LIBRARY}.keys")}
+    own = {name for name in imports_of(module) if name in modules() and name not in PACKAGES}
     assert own <= PURE
 
 
@@ -96,7 +110,13 @@ def test_grpc_is_known_to_the_drivers_alone() -> None:
 
 
 def test_asyncio_is_known_to_the_asyncio_driver_alone() -> None:
-    assert {name for name in importers_of("asyncio") if is_within(name, LIBRARY)} <= {"grpc_bearer.aio"}
+    of_library = {name for name in importers_of("asyncio") if is_within(name, LIBRARY)}
+    assert of_library == {"grpc_bearer.aio", "grpc_bearer.aio_handlers"}
+
+
+def test_protobuf_is_known_to_who_reads_options_and_to_who_writes_refusals() -> None:
+    of_library = {name for name in importers_of("google") if is_within(name, LIBRARY)}
+    assert of_library == {"grpc_bearer.policy.protos", "grpc_bearer.status"}
 
 
 def test_the_library_never_imports_the_service() -> None:

@@ -1,196 +1,25 @@
-"""Metadata to claims in three steps, several issuers apart from one another, and the state that an operator sees."""
+"""The settings of an authenticator, the state that an operator sees, and the life of what is behind it."""
 
 from __future__ import annotations
 
-import threading
-import time
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from grpc_bearer import Authenticator, AuthError, CachePolicy, ConfigurationError, FetchOptions, Issuer, IssuerStatus, Reason
-from grpc_bearer.authenticator import DEFAULT_MAX_TOKEN_BYTES, still_no_key
-from grpc_bearer.keys.cache import Query, Use
-from grpc_bearer.keys.refresher import Wait
+from grpc_bearer import Authenticator, AuthError, CachePolicy, ConfigurationError, Issuer, IssuerStatus, Policies, Reason
+from grpc_bearer.policy.model import AUTHENTICATED, PUBLIC
+from tests.support.authenticators import OTHER, background_threads, fetched_from, static
 from tests.support.clock import Clock
 from tests.support.jwks_server import JwksServer
-from tests.support.tokens import AUDIENCE, ISSUER, SigningKey, compact, forged, jwks, key, mint, new_key
+from tests.support.logs import logged
+from tests.support.tokens import AUDIENCE, ISSUER, forged, jwks, key, mint, new_key
 from tests.support.verdicts import authenticate, metadata, refused
 from tests.support.waiting import PATIENCE_S, eventually
 
-OTHER = "https://other.example"
-
-
-def static(**options: Any) -> Authenticator:
-    return Authenticator([Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key()))], **options)
-
-
-def background_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "grpc-bearer-keys"}
-
-
-def fetched_from(server: JwksServer, *further: Issuer, **options: Any) -> Authenticator:
-    made_with: dict[str, Any] = {"audiences": [AUDIENCE], "jwks_uri": server.jwks_uri} | options
-    return Authenticator([Issuer(ISSUER, **made_with), *further])
-
-
-# -- the steps ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_call_becomes_claims_in_three_steps() -> None:
-    auth = static()
-    candidate = auth.read(metadata(mint(sub="alice")))
-    assert candidate.query == Query("k1", "RS256")
-    step = auth.key_for(candidate)
-    assert isinstance(step, Use)
-    claims = auth.accept(candidate, step.key)
-    assert (claims.iss, claims.sub, claims.key_id, claims.algorithm) == (ISSUER, "alice", "k1", "RS256")
-
-
-def test_a_key_that_is_not_at_hand_comes_with_the_flight_that_is_waited_for() -> None:
-    with JwksServer(key()) as server, fetched_from(server) as auth:
-        candidate = auth.read(metadata(mint()))
-        step = auth.key_for(candidate)
-        assert isinstance(step, Wait)
-        step.flight.result(PATIENCE_S)
-        assert authenticate(auth, mint()).key_id == "k1"
-        assert server.fetches == 1
-
-
-def test_a_token_that_expired_while_its_key_was_waited_for_is_refused() -> None:
-    clock = Clock(1_800_000_000.0)
-    auth = static(clock=clock)
-    candidate = auth.read(metadata(mint(now=clock())))  # good for a minute
-    step = auth.key_for(candidate)
-    assert isinstance(step, Use)
-    clock.advance(60 + 29.5)
-    assert auth.accept(candidate, step.key).sub == "user-1"  # within the leeway
-    clock.advance(0.5)
-    with pytest.raises(AuthError) as caught:
-        auth.accept(candidate, step.key)
-    assert caught.value.reason is Reason.TOKEN_EXPIRED
-    assert caught.value.caller_metadata == {"expired_at": "2027-01-15T08:01:00Z"}
-
-
-def test_the_clock_that_is_passed_in_rules_over_the_dates() -> None:
-    clock = Clock(1_000_000.0)
-    auth = static(clock=clock)
-    assert authenticate(auth, mint(now=clock())).exp == 1_000_060
-    with refused(Reason.TOKEN_NOT_YET_VALID, "iat is in the future"):
-        auth.read(metadata(mint()))
-    clock.now = time.time()
-    with refused(Reason.TOKEN_EXPIRED, "exp has passed"):
-        auth.read(metadata(mint(now=1_000_000)))
-
-
-def test_a_call_waits_no_longer_than_a_fetch_may_take() -> None:
-    auth = Authenticator(
-        [
-            Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key())),
-            Issuer(OTHER, audiences=[AUDIENCE], jwks=jwks(key()), fetch=FetchOptions(timeout_s=1.5)),
-        ]
-    )
-    assert auth.wait_limit_s(auth.read(metadata(mint()))) == FetchOptions().timeout_s == 5.0
-    assert auth.wait_limit_s(auth.read(metadata(mint(iss=OTHER)))) == 1.5
-    error = still_no_key()
-    assert (error.reason, error.detail) == (Reason.KEYS_UNAVAILABLE, "the issuer's keys did not come in time")
-
-
-# -- the size of a token -----------------------------------------------------------------------------------------------
-
-
-def test_a_token_may_be_as_long_as_is_said_and_no_longer() -> None:
-    token = mint()
-    assert authenticate(static(max_token_bytes=len(token)), token).sub == "user-1"
-    with refused(Reason.TOKEN_MALFORMED, "token too long"):
-        static(max_token_bytes=len(token) - 1).read(metadata(token))
-
-
-def test_a_token_may_have_16_kib_when_nothing_is_said() -> None:
-    assert DEFAULT_MAX_TOKEN_BYTES == 16_384
-    room = DEFAULT_MAX_TOKEN_BYTES - len(mint(padding=""))
-    fitting, over = mint(padding="x" * (room * 3 // 4 - 2)), mint(padding="x" * (room * 3 // 4 + 2))
-    assert DEFAULT_MAX_TOKEN_BYTES - 8 < len(fitting) <= DEFAULT_MAX_TOKEN_BYTES < len(over)
-    assert authenticate(static(), fitting).sub == "user-1"
-    with refused(Reason.TOKEN_MALFORMED, "token too long"):
-        static().read(metadata(over))
-
-
-# -- several issuers ---------------------------------------------------------------------------------------------------
-
-
-def two_issuers() -> Authenticator:
-    """Each with a key of its own under the same `kid`, and with an audience and an algorithm of its own."""
-    return Authenticator(
-        [
-            Issuer(ISSUER, audiences=["orders"], algorithms=["RS256"], jwks=jwks(key("k1"))),
-            Issuer(OTHER, audiences=["billing"], algorithms=["RS256", "ES256"], jwks=jwks(THEIRS, key("e1", "ES256"))),
-        ]
-    )
-
-
-THEIRS = SigningKey("k1", "RS256", key("another").private_key)
-
-
-def test_each_issuer_is_held_to_its_own_keys_audiences_and_algorithms() -> None:
-    auth = two_issuers()
-    assert authenticate(auth, mint(key("k1"), aud="orders")).iss == ISSUER
-    assert authenticate(auth, mint(THEIRS, iss=OTHER, aud="billing")).iss == OTHER
-    assert authenticate(auth, mint(key("e1", "ES256"), iss=OTHER, aud="billing")).iss == OTHER
-    with refused(Reason.TOKEN_INVALID, "the signature does not verify"):
-        authenticate(auth, mint(THEIRS, iss=ISSUER, aud="orders"))
-    with refused(Reason.TOKEN_INVALID, "the signature does not verify"):
-        authenticate(auth, mint(key("k1"), iss=OTHER, aud="billing"))
-    with refused(Reason.TOKEN_INVALID, "aud names none of the accepted audiences"):
-        authenticate(auth, mint(THEIRS, iss=OTHER, aud="orders"))
-    with refused(Reason.TOKEN_INVALID, "alg is not allowed for this issuer"):
-        authenticate(auth, mint(key("e1", "ES256"), iss=ISSUER, aud="orders"))
-
-
-@pytest.mark.parametrize(
-    "iss", ["", f"{ISSUER}/", ISSUER[:-1], ISSUER.upper(), f" {ISSUER}", f"{ISSUER}\0", f"{ISSUER}\n", "issuer.example", "*"]
-)
-def test_an_issuer_is_chosen_by_its_exact_name(iss: str) -> None:
-    with refused(Reason.TOKEN_INVALID, "iss is not a configured issuer"):
-        two_issuers().read(metadata(mint(iss=iss)))
-
-
-NEVER_ACCEPTED: dict[str, Callable[[], str]] = {
-    "no issuer of ours": lambda: mint(iss="https://unlisted.example"),
-    "no issuer": lambda: mint(iss=None),
-    "iss no string": lambda: mint(iss=[ISSUER]),
-    "malformed": lambda: "not.a.token",
-    "expired": lambda: mint(now=time.time() - 3600),
-    "not yet valid": lambda: mint(nbf=time.time() + 3600),
-    "for another audience": lambda: mint(aud="other"),
-    "of another type": lambda: mint(header={"typ": "logout+jwt"}),
-    "of an algorithm that is not allowed": lambda: mint(key("k1", "PS512")),
-    "unsigned": lambda: compact({"alg": "none"}, {"iss": ISSUER}, key()),
-    "too long": lambda: "x" * 20_000,
-}
-
-
-@pytest.mark.parametrize("token", NEVER_ACCEPTED.values(), ids=NEVER_ACCEPTED)
-def test_a_token_that_could_never_be_accepted_costs_no_fetch_and_no_thread(token: Callable[[], str]) -> None:
-    before = background_threads()
-    with JwksServer(key()) as server, fetched_from(server) as auth:
-        with pytest.raises(AuthError):
-            auth.read(metadata(token()))
-        assert background_threads() <= before
-        assert server.requests == []
-
-
-def test_a_token_costs_a_fetch_of_its_own_issuer_only() -> None:
-    with JwksServer(key()) as ours, JwksServer(key()) as theirs:
-        second = Issuer(OTHER, audiences=[AUDIENCE], jwks_uri=theirs.jwks_uri)
-        with fetched_from(ours, second) as auth:
-            step = auth.key_for(auth.read(metadata(mint(iss=OTHER))))
-            assert isinstance(step, Wait)
-            step.flight.result(PATIENCE_S)
-            assert authenticate(auth, mint(iss=OTHER)).iss == OTHER
-            assert (ours.fetches, theirs.fetches) == (0, 1)
-
+METHOD = "/shop.v1.CatalogService/ListItems"
+CLOCK = Clock()
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 
@@ -297,7 +126,7 @@ def test_keys_that_are_too_stale_are_neither_ready_nor_listed() -> None:
         assert (status.ready, status.key_ids, status.stale) == (False, (), False)
         assert status.fetched_age_s is not None
         with pytest.raises(AuthError) as caught:
-            auth.key_for(auth.read(metadata(mint())))
+            auth.gate.key_for(auth.gate.read(metadata(mint())))
         assert caught.value.reason is Reason.KEYS_UNAVAILABLE
 
 
@@ -326,7 +155,7 @@ def test_close_ends_the_threads_and_leaves_the_keys_at_hand() -> None:
         assert background_threads() <= before
         assert authenticate(auth, mint()).key_id == "k1"
         with refused(Reason.KEYS_UNAVAILABLE, "the authenticator is closed"):
-            auth.key_for(auth.read(metadata(mint(key("k2")))))
+            auth.gate.key_for(auth.gate.read(metadata(mint(key("k2")))))
         with refused(Reason.TOKEN_INVALID, "the signature does not verify"):
             authenticate(auth, forged())
         assert server.fetches == 1
@@ -338,5 +167,147 @@ def test_the_authenticator_is_closed_by_an_error_in_its_block_too() -> None:
         with pytest.raises(ZeroDivisionError), auth:
             raise ZeroDivisionError
         with refused(Reason.KEYS_UNAVAILABLE, "the authenticator is closed"):
-            auth.key_for(auth.read(metadata(mint())))
+            auth.gate.key_for(auth.gate.read(metadata(mint())))
         assert not auth.warm(0)
+
+
+# -- reload ------------------------------------------------------------------------------------------------------------
+
+
+def issuer(name: str = ISSUER, **options: Any) -> Issuer:
+    return Issuer(name, **({"audiences": [AUDIENCE], "jwks": jwks(key())} | options))
+
+
+def test_a_reload_makes_another_gate_and_leaves_the_one_in_use_as_it_is() -> None:
+    auth = Authenticator([issuer()], policies=Policies(public_methods=[METHOD]), max_token_bytes=2000, clock=CLOCK)
+    before = auth.gate
+    auth.reload(issuers=[issuer(OTHER)], policies=Policies())
+    after = auth.gate
+    assert (list(before.trusted), before.policy(METHOD)) == ([ISSUER], PUBLIC)
+    assert (list(after.trusted), after.policy(METHOD)) == ([OTHER], AUTHENTICATED)
+    assert (after.max_token_bytes, after.clock) == (2000, CLOCK)
+
+
+def test_issuers_and_policies_can_be_reloaded_each_without_the_other() -> None:
+    policies = Policies(public_methods=[METHOD])
+    auth = Authenticator([issuer()], policies=policies)
+    auth.reload(issuers=[issuer(OTHER)])
+    assert (list(auth.gate.trusted), auth.gate.policies) == ([OTHER], policies)
+    trusted = auth.gate.trusted
+    auth.reload(policies=Policies())
+    assert auth.gate.trusted is trusted
+    assert auth.gate.policies is not policies
+
+
+def test_an_issuer_that_is_gone_is_refused_from_the_next_call_on() -> None:
+    auth = Authenticator([issuer(), issuer(OTHER)])
+    assert authenticate(auth, mint()).iss == ISSUER
+    auth.reload(issuers=[issuer(OTHER)])
+    with refused(Reason.TOKEN_INVALID, "iss is not a configured issuer"):
+        authenticate(auth, mint())
+    assert authenticate(auth, mint(iss=OTHER)).iss == OTHER
+
+
+def test_a_key_that_is_gone_is_refused_from_the_next_call_on() -> None:
+    auth = Authenticator([issuer(jwks=jwks(key(), key("k2")))])
+    assert authenticate(auth, mint(key("k2"))).key_id == "k2"
+    auth.reload(issuers=[issuer()])
+    with refused(Reason.TOKEN_INVALID, "no key of the issuer has this kid"):
+        authenticate(auth, mint(key("k2")))
+
+
+def test_an_issuer_of_equal_settings_keeps_its_keys_and_costs_no_fetch() -> None:
+    with JwksServer(key()) as server:
+        made_with: dict[str, Any] = {"jwks": None, "jwks_uri": server.jwks_uri}
+        with Authenticator([issuer(**made_with)]) as auth:
+            assert auth.warm(PATIENCE_S)
+            before = auth.gate.trusted[ISSUER]
+            for _ in range(10):
+                auth.reload(issuers=[issuer(OTHER), issuer(**made_with)], policies=Policies())
+                assert auth.gate.trusted[ISSUER] is before
+                assert authenticate(auth, mint()).key_id == "k1"
+            assert server.fetches == 1
+            server.keys = (key("k2"),)
+            auth.reload(issuers=[issuer(**made_with, leeway_s=5)])
+            assert auth.warm(PATIENCE_S)
+            assert auth.status()[0].key_ids == ("k2",)
+            assert server.fetches == 2
+
+
+def test_the_threads_of_issuers_come_and_go_with_them() -> None:
+    with JwksServer(key()) as server, JwksServer(key()) as theirs:
+        before = background_threads()
+        here = issuer(jwks=None, jwks_uri=server.jwks_uri)
+        there = issuer(OTHER, jwks=None, jwks_uri=theirs.jwks_uri)
+        with Authenticator([here]) as auth:
+            auth.reload(issuers=[there])
+            assert background_threads() <= before
+            assert theirs.requests == []  # nobody has asked for keys yet
+            auth.start()
+            auth.reload(issuers=[here, there])
+            assert eventually(auth.ready)  # once started, new ones are started too
+            assert (server.fetches, theirs.fetches) == (1, 1)
+            auth.reload(issuers=[there])
+            assert eventually(lambda: len(background_threads() - before) == 1)
+        assert eventually(lambda: background_threads() <= before)
+
+
+BAD_ISSUERS: dict[str, Callable[[], list[Issuer]]] = {
+    "none": list,
+    "one twice": lambda: [issuer(OTHER), issuer(), issuer(OTHER)],
+    "one without keys": lambda: [issuer(OTHER), issuer("https://third.example", jwks={"keys": []})],
+}
+
+
+@pytest.mark.parametrize("issuers", BAD_ISSUERS.values(), ids=BAD_ISSUERS)
+def test_a_bad_reload_changes_nothing(issuers: Callable[[], list[Issuer]]) -> None:
+    calls: list[None] = []
+    with JwksServer(key()) as server, fetched_from(server) as auth:
+        assert auth.warm(PATIENCE_S)
+        auth.on_change(lambda: calls.append(None))
+        gate, threads = auth.gate, background_threads()
+        with pytest.raises(ConfigurationError):
+            auth.reload(issuers=issuers(), policies=Policies(public_methods=[METHOD]))
+        assert auth.gate is gate
+        assert background_threads() == threads
+        assert authenticate(auth, mint()).key_id == "k1"
+        assert (server.fetches, calls) == (1, [])
+
+
+def test_on_change_is_called_after_a_reload_and_after_the_fetches_of_new_issuers() -> None:
+    seen: list[tuple[tuple[str, bool], ...]] = []
+    with JwksServer(key()) as server, static() as auth:
+        auth.on_change(lambda: seen.append(tuple((status.issuer, status.ready) for status in auth.status())))
+        auth.start()
+        server.hang()
+        auth.reload(issuers=[issuer(OTHER, jwks=None, jwks_uri=server.jwks_uri)])
+        assert ((OTHER, False),) in seen
+        server.resume()
+        assert eventually(lambda: ((OTHER, True),) in seen)
+
+
+def test_a_callback_that_fails_after_a_reload_is_a_line_in_the_log() -> None:
+    def failing() -> None:
+        raise ValueError("s3cret")
+
+    called: list[None] = []
+    auth = static()
+    auth.on_change(failing)
+    auth.on_change(lambda: called.append(None))
+    with logged() as lines:
+        auth.reload(policies=Policies())
+    assert lines == [(logging.ERROR, "after a reload, an on_change callback failed: ValueError")]
+    assert called == [None]
+
+
+def test_a_reload_after_the_end_starts_nothing() -> None:
+    with JwksServer(key()) as server:
+        before = background_threads()
+        auth = static()
+        auth.start()
+        auth.close()
+        auth.reload(issuers=[issuer(jwks=None, jwks_uri=server.jwks_uri)])
+        with refused(Reason.KEYS_UNAVAILABLE, "the authenticator is closed"):
+            authenticate(auth, mint())
+        assert background_threads() <= before
+        assert server.requests == []

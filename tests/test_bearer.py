@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grpc_bearer.bearer import authorization_value, bearer_token
+from grpc_bearer.bearer import authorization_value, bearer_token, has_authorization
 from grpc_bearer.errors import Reason
 from tests.support.fuzzing import cases
 from tests.support.verdicts import refusal, refused
@@ -124,3 +124,15 @@ def test_two_authorization_entries_are_malformed_even_when_they_agree(second: st
 def test_an_authorization_entry_of_bytes_is_malformed() -> None:
     with refused(Reason.TOKEN_MALFORMED, "authorization is not text"):
         authorization_value([("authorization", b"Bearer a")])
+
+
+@pytest.mark.parametrize("value", ["Bearer a", "Basic YTpi", "", " ", b"\x01"])
+def test_whatever_is_in_an_authorization_entry_there_is_one(value: str | bytes) -> None:
+    others: list[tuple[str, str | bytes]] = [("user-agent", "x")]
+    assert has_authorization([*others, ("authorization", value)])
+    assert has_authorization(iter([("authorization", value), ("authorization", value), *others]))
+
+
+@pytest.mark.parametrize("entries", [[], [("proxy-authorization", "Bearer a")], [("authorization-bin", b"Bearer a")]])
+def test_an_entry_of_another_name_is_no_authorization_entry(entries: list[tuple[str, str | bytes]]) -> None:
+    assert not has_authorization(entries)

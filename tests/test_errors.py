@@ -14,6 +14,7 @@ from grpc_bearer.errors import (
     OUTCOMES,
     KeysUnreadableError,
     NoClaimsError,
+    denied,
     internal,
     invalid,
     keys_unavailable,
@@ -38,6 +39,8 @@ def test_a_reason_is_its_name_and_none_was_renamed_or_taken_away() -> None:
         "TOKEN_EXPIRED",
         "TOKEN_NOT_YET_VALID",
         "TOKEN_INVALID",
+        "INSUFFICIENT_SCOPE",
+        "POLICY_DENIED",
         "KEYS_UNAVAILABLE",
         "INTERNAL",
     ]
@@ -48,8 +51,13 @@ def test_a_reason_is_its_name_and_none_was_renamed_or_taken_away() -> None:
 def test_trouble_of_ours_is_never_called_the_fault_of_the_caller() -> None:
     for reason, outcome in OUTCOMES.items():
         ours = reason in (Reason.KEYS_UNAVAILABLE, Reason.INTERNAL)
-        assert (outcome.code is StatusCode.UNAUTHENTICATED) != ours
-        assert (outcome.challenge is None) == ours
+        assert (outcome.code in (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)) != ours
+        assert (outcome.challenge is None) == (ours or reason is Reason.POLICY_DENIED)
+
+
+def test_rights_that_do_not_reach_are_told_apart_from_credentials_that_do_not_hold() -> None:
+    of_rights = {reason for reason, outcome in OUTCOMES.items() if outcome.code is StatusCode.PERMISSION_DENIED}
+    assert of_rights == {Reason.INSUFFICIENT_SCOPE, Reason.POLICY_DENIED}
 
 
 def test_the_table_cannot_be_changed() -> None:
@@ -65,6 +73,7 @@ def test_the_table_cannot_be_changed() -> None:
         (missing, Reason.TOKEN_MISSING),
         (malformed, Reason.TOKEN_MALFORMED),
         (invalid, Reason.TOKEN_INVALID),
+        (denied, Reason.POLICY_DENIED),
         (keys_unavailable, Reason.KEYS_UNAVAILABLE),
         (internal, Reason.INTERNAL),
     ],
@@ -115,8 +124,8 @@ def test_the_table_in_the_documentation_is_the_table_in_the_code() -> None:
     ]
 
 
-RAISERS = {"AuthError", "StrictJsonError", "internal", "invalid", "keys_unavailable", "malformed", "missing"}
-TOKEN_PATH = ("authenticator", "bearer", "jws", "strict_json", "verifier", "keys/cache", "keys/jwks")
+RAISERS = {"AuthError", "StrictJsonError", "denied", "internal", "invalid", "keys_unavailable", "malformed", "missing"}
+TOKEN_PATH = ("bearer", "gate", "jws", "policy/authorize", "strict_json", "verifier", "keys/cache", "keys/jwks")
 
 
 def details(source: str) -> Iterator[str]:

@@ -49,12 +49,13 @@ def test_what_is_said_becomes_the_rules() -> None:
         "x",
         allow_any_audience=True,
         algorithms=("Ed25519", "PS512"),
+        scope_claims=["roles", "realm_access.roles"],
         jwks=jwks(key()),
         leeway_s=0,
         max_lifetime_s=3600,
         require_at_jwt=True,
     )
-    assert said.rules() == TokenRules("x", None, frozenset({"EdDSA", "PS512"}), 0, 3600, True)
+    assert said.rules() == TokenRules("x", None, frozenset({"EdDSA", "PS512"}), 0, 3600, True, ("roles", "realm_access.roles"))
 
 
 def test_the_limits_themselves_are_within_them() -> None:
@@ -97,6 +98,9 @@ def test_an_issuer_has_a_name(name: Any) -> None:
         ({"algorithms": ["HS256"]}, f"algorithms has 'HS256'; {CHOICE} (never none or HMAC)"),
         ({"algorithms": ["ES256K"]}, f"algorithms has 'ES256K'; {CHOICE} (never none or HMAC)"),
         ({"algorithms": ["rs256"]}, f"algorithms has 'rs256'; {CHOICE} (never none or HMAC)"),
+        ({"scope_claims": "realm_access.roles"}, f"scope_claims {STRINGS}"),
+        ({"scope_claims": ["roles", ""]}, f"scope_claims {STRINGS}"),
+        ({"scope_claims": None}, f"scope_claims {STRINGS}"),
         *(({"leeway_s": value}, "leeway_s has to be 0 to 600 seconds") for value in (-1, 600.5, math.inf, *NO_NUMBER, None)),
         *(({"max_lifetime_s": value}, LIFETIME) for value in (0, -1, math.inf, *NO_NUMBER)),
         ({"jwks": {}, "jwks_uri": "https://a"}, "jwks_uri and jwks are both given; keep one source of keys"),

@@ -1,28 +1,23 @@
-"""What a refusal looks like to the caller, and what the log gets: never a token, never the value of a claim."""
+"""What a refusal looks like to the caller."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from grpc_bearer import Authenticator, AuthError, Issuer, Reason, StatusCode
+from grpc_bearer import AuthError, Policy, Reason, StatusCode
 from grpc_bearer.errors import OUTCOMES
-from grpc_bearer.status import grpc_code, log_refusal, message, trailers, unexpected
+from grpc_bearer.policy.authorize import insufficient_scope
+from grpc_bearer.status import grpc_code, message, trailers
 from grpc_bearer.verifier import expired
-from tests.support.tokens import AUDIENCE, ISSUER, SigningKey, compact, forged, jwks, key, mint
-from tests.support.verdicts import authenticate, refusal
 
 METHOD = "/shop.v1.OrderService/GetOrder"
 SECRET = "s3cret-value"
-UNAUTHENTICATED = [reason for reason, outcome in OUTCOMES.items() if outcome.code == 16]
+CHALLENGED = [reason for reason, outcome in OUTCOMES.items() if outcome.challenge is not None]
 
 
 def error_info(error: AuthError) -> ErrorInfo:
@@ -53,6 +48,7 @@ def test_the_codes_are_those_of_grpc() -> None:
     codes = {reason: grpc_code(AuthError(reason, "")) for reason in Reason}
     assert codes.pop(Reason.KEYS_UNAVAILABLE) is grpc.StatusCode.UNAVAILABLE
     assert codes.pop(Reason.INTERNAL) is grpc.StatusCode.INTERNAL
+    assert codes.pop(Reason.INSUFFICIENT_SCOPE) is codes.pop(Reason.POLICY_DENIED) is grpc.StatusCode.PERMISSION_DENIED
     assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}
     assert all(grpc.StatusCode[code.name].value[0] == code for code in StatusCode)
 
@@ -86,6 +82,11 @@ def challenge_of(error: AuthError) -> str | None:
             'Bearer error="invalid_token", error_description="the bearer token is not yet valid"',
         ),
         (Reason.TOKEN_INVALID, 'Bearer error="invalid_token", error_description="the bearer token is not valid here"'),
+        (
+            Reason.INSUFFICIENT_SCOPE,
+            'Bearer error="insufficient_scope", error_description="the bearer token lacks a scope that this method requires"',
+        ),
+        (Reason.POLICY_DENIED, None),  # RFC 6750 has no error code for it
         (Reason.KEYS_UNAVAILABLE, None),  # other credentials would not help
         (Reason.INTERNAL, None),
     ],
@@ -94,13 +95,34 @@ def test_the_challenge_is_that_of_rfc_6750(reason: Reason, challenge: str | None
     assert challenge_of(AuthError(reason, "for the log")) == challenge
 
 
-@pytest.mark.parametrize("reason", UNAUTHENTICATED)
+@pytest.mark.parametrize("reason", CHALLENGED)
 def test_every_challenge_can_be_read_by_the_grammar(reason: Reason) -> None:
     # RFC 6750 §3: error and error_description are of %x20-21 / %x23-5B / %x5D-7E.
     text = r'"[\x20-\x21\x23-\x5b\x5d-\x7e]*"'
     challenge = challenge_of(AuthError(reason, ""))
     assert challenge is not None
     assert re.fullmatch(rf"Bearer(?: error={text}, error_description={text})?", challenge)
+
+
+@pytest.mark.parametrize(
+    ("policy", "metadata", "scope"),
+    [
+        (Policy(scopes=("a", "b")), {"scopes": "a b"}, "a b"),
+        (Policy(any_scopes=("c", "d")), {"any_scopes": "c d"}, "c d"),
+        (Policy(scopes=("a", "b"), any_scopes=("c", "d")), {"scopes": "a b", "any_scopes": "c d"}, "a b c d"),
+        (Policy(scopes=("!#[]~",)), {"scopes": "!#[]~"}, "!#[]~"),
+    ],
+)
+def test_a_caller_that_lacks_a_scope_learns_which_the_method_requires(
+    policy: Policy, metadata: dict[str, str], scope: str
+) -> None:
+    error = insufficient_scope(policy)
+    assert dict(error_info(error).metadata) == metadata
+    challenge = challenge_of(error)
+    assert challenge == (
+        'Bearer error="insufficient_scope", error_description="the bearer token lacks a scope that this method requires"'
+        f', scope="{scope}"'
+    )
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -114,108 +136,3 @@ def test_where_reasons_are_hidden_the_caller_gets_the_bare_code(reason: Reason) 
 def test_the_detail_is_for_the_log_and_the_caller_never_gets_it(error: AuthError) -> None:
     sent = repr(trailers(error)) + message(error) + repr(trailers(error, reveal_reason=False))
     assert error.detail not in sent
-
-
-# -- what the log says -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def logged() -> Iterator[list[tuple[int, str]]]:
-    """The level and text of every line that the library logs meanwhile, formatted as a handler would."""
-    lines: list[tuple[int, str]] = []
-
-    class Kept(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append((record.levelno, self.format(record)))
-
-    logger, handler = logging.getLogger("grpc_bearer"), Kept()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-@pytest.mark.parametrize("reason", Reason)
-def test_a_refusal_is_one_line_with_the_method_the_reason_and_the_exact_cause(reason: Reason) -> None:
-    with logged() as lines:
-        log_refusal(METHOD, AuthError(reason, "the exact cause"))
-    ours = reason in (Reason.KEYS_UNAVAILABLE, Reason.INTERNAL)
-    assert lines == [(logging.WARNING if ours else logging.INFO, f"refused {METHOD}: {reason}: the exact cause")]
-
-
-def everywhere(signer: SigningKey | None = None, **claims: Any) -> str:
-    """A token whose every free claim and header member holds the secret."""
-    holding = {name: f"{SECRET}-{name}" for name in ("sub", "jti", "client_id", "scope", "email", SECRET)}
-    return mint(signer, header={"x": SECRET, "cty": SECRET}, **(holding | claims))
-
-
-REFUSED: dict[str, Callable[[], str]] = {
-    "no token": lambda: "",
-    "no JWT": lambda: SECRET,
-    "another alphabet": lambda: f"{SECRET}=",
-    "no JSON": lambda: compact(SECRET.encode(), {}, key()),
-    "duplicate member": lambda: compact({"alg": "RS256"}, f'{{"{SECRET}":1,"{SECRET}":2}}'.encode(), key()),
-    "no number": lambda: compact({"alg": "RS256"}, f'{{"{SECRET}":{"9" * 5000}}}'.encode(), key()),
-    "no UTF-8": lambda: compact({"alg": "RS256"}, f'{{"iss":"{SECRET}\xff"}}'.encode("latin-1"), key()),
-    "alg": lambda: mint(header={"alg": SECRET}),
-    "typ": lambda: mint(header={"typ": SECRET}),
-    "crit": lambda: mint(header={"crit": [SECRET]}),
-    "kid of no string": lambda: mint(header={"kid": [SECRET]}),
-    "unknown kid": lambda: mint(header={"kid": SECRET}),
-    "iss": lambda: everywhere(iss=f"https://{SECRET}"),
-    "iss of no string": lambda: everywhere(iss=[SECRET]),
-    "aud": lambda: everywhere(aud=SECRET),
-    "aud of no strings": lambda: everywhere(aud={SECRET: 1}),
-    "sub of no string": lambda: everywhere(sub=[SECRET]),
-    "scope of no strings": lambda: everywhere(scope={SECRET: 1}),
-    "exp of no number": lambda: everywhere(exp=SECRET),
-    "expired": lambda: everywhere(exp=1_000_000),
-    "not yet valid": lambda: everywhere(nbf=99_999_999_999),
-    "forged": lambda: forged(),
-    "signed by another": lambda: everywhere(SigningKey("k1", "RS256", key("forger").private_key)),
-    "too long": lambda: everywhere(padding=SECRET * 2000),
-}
-
-
-@pytest.mark.parametrize("token", REFUSED.values(), ids=REFUSED)
-def test_neither_the_log_nor_the_caller_nor_the_error_holds_anything_of_the_token(token: Callable[[], str]) -> None:
-    auth = Authenticator([Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key()))])
-    text = token()
-    error = refusal(lambda: authenticate(auth, text))
-    assert error is not None
-    with logged() as lines:
-        log_refusal(METHOD, error)
-    ((_level, line),) = lines
-    told = line + repr(error) + str(error) + repr(trailers(error)) + message(error)
-    held = {SECRET, *(part for part in text.split(".") if len(part) > 8)}
-    assert {part for part in held if part in told} == set()
-    assert error.__cause__ is None
-    assert error.__context__ is None or error.__suppress_context__  # a traceback would spell it out
-
-
-def test_the_tokens_that_are_accepted_leave_no_line() -> None:
-    auth = Authenticator([Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key()))])
-    with logged() as lines:
-        authenticate(auth, everywhere())
-    assert lines == []
-
-
-def test_a_bug_of_ours_is_internal_to_the_caller_and_a_place_without_the_text_to_the_log() -> None:
-    def fails_with_a_claim_in_its_text() -> None:
-        raise KeyError(SECRET)
-
-    with pytest.raises(KeyError) as caught:
-        fails_with_a_claim_in_its_text()
-    with logged() as lines:
-        refused_with = unexpected(METHOD, caught.value)
-    assert (refused_with.reason, refused_with.detail) == (Reason.INTERNAL, "unexpected KeyError")
-    ((level, line),) = lines
-    assert level == logging.ERROR
-    assert line.startswith(f"refused {METHOD}: unexpected KeyError in authentication\n")
-    assert "in fails_with_a_claim_in_its_text" in line
-    assert "test_status.py" in line
-    assert SECRET not in line

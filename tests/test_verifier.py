@@ -281,6 +281,56 @@ def test_scopes_are_those_of_scope_and_scp_together(claims: dict[str, Any], scop
     assert validated(**claims).scopes == scopes
 
 
+UNREADABLE: list[Any] = [[], "", " ", [1, "b"], ["b", None], [["b"]], {"b": True}, 5, True, None]
+
+
+@pytest.mark.parametrize("name", ["scopes", "permissions"])
+@pytest.mark.parametrize(
+    ("value", "scopes"),
+    [
+        ("b c", {"a", "b", "c"}),
+        (["b", "c", "a", ""], {"a", "b", "c"}),
+        # No standard says what these are: what cannot be read grants nothing, and is no reason to refuse the token.
+        *((value, {"a"}) for value in UNREADABLE),
+    ],
+)
+def test_scopes_are_those_of_scopes_and_permissions_too(name: str, value: Any, scopes: set[str]) -> None:
+    claims: dict[str, Any] = claims_set(NOW, scope="a") | {name: value}
+    assert validate_claims(claims, RULES, NOW).scopes == scopes
+
+
+NO_ROLES: list[Any] = [None, [], "roles", {}, {"roles": {"b": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "claims", "scopes"),
+    [
+        ("roles", {"roles": ["b", "c"]}, {"a", "b", "c"}),
+        ("roles", {"roles": "b c"}, {"a", "b", "c"}),
+        ("realm_access.roles", {"realm_access": {"roles": ["b"]}}, {"a", "b"}),
+        ("realm_access.roles", {"realm_access.roles": ["c"], "realm_access": {"roles": ["b"]}}, {"a", "c"}),
+        ("https://shop.example/roles", {"https://shop.example/roles": ["b"]}, {"a", "b"}),
+        *(("realm_access.roles", {"realm_access": value}, {"a"}) for value in NO_ROLES),
+        ("roles", {}, {"a"}),
+        ("scope", {}, {"a"}),
+    ],
+)
+def test_scopes_are_those_of_the_claims_that_the_issuers_settings_name_too(
+    name: str, claims: dict[str, Any], scopes: set[str]
+) -> None:
+    members = claims_set(NOW, scope="a") | claims
+    assert validate_claims(members, replace(RULES, scope_claims=(name,)), NOW).scopes == scopes
+    assert validate_claims(members, RULES, NOW).scopes == {"a"}
+
+
+def test_the_scopes_of_all_places_are_one_set() -> None:
+    rules = replace(RULES, scope_claims=("roles", "realm_access.roles"))
+    claims = claims_set(
+        NOW, scope="a b", scp=["c"], scopes="d", permissions=["e", "a"], roles="f", realm_access={"roles": ["g"]}
+    )
+    assert validate_claims(claims, rules, NOW).scopes == set("abcdefg")
+
+
 @pytest.mark.parametrize("name", ["scope", "scp"])
 @pytest.mark.parametrize("value", [NULL, 1, True, {"a": 1}, ["a", 1], [["a"]]])
 def test_scopes_of_another_type_are_malformed(name: str, value: Any) -> None:

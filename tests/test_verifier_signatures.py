@@ -167,7 +167,7 @@ def unsigned(alg: str, signature: bytes = b"\0") -> str:
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "HS256", "HS384", "HS512"])
 def test_none_and_hmac_are_refused_before_a_key_is_asked_for(alg: str) -> None:
     with refused(Reason.TOKEN_INVALID, "alg is not allowed for this issuer"):
-        accepting(key().jwk()).read(metadata(unsigned(alg)))
+        accepting(key().jwk()).gate.read(metadata(unsigned(alg)))
 
 
 def test_the_public_key_is_no_hmac_secret() -> None:
@@ -326,8 +326,8 @@ def test_a_forged_token_that_could_never_be_accepted_is_refused_for_what_costs_n
     ]
     forger = SigningKey("unknown", "RS256", key("forger").private_key)
     for claims in wrong:
-        error = refusal(lambda claims=claims: auth.read(metadata(mint(forger, **claims))))  # type: ignore[misc]
+        error = refusal(lambda claims=claims: auth.gate.read(metadata(mint(forger, **claims))))  # type: ignore[misc]
         assert error is not None, claims
-    candidate = auth.read(metadata(mint(forger)))  # right but for its key
+    candidate = auth.gate.read(metadata(mint(forger)))  # right but for its key
     with refused(Reason.TOKEN_INVALID, UNKNOWN_KID):
-        auth.key_for(candidate)
+        auth.gate.key_for(candidate)

@@ -15,7 +15,21 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "interceptors" / "grpc_bearer"
-CORE = ("authenticator.py", "bearer.py", "jws.py", "strict_json.py", "verifier.py", "policy.py", "keys/*.py")
+CORE = (
+    "aio.py",
+    "aio_handlers.py",
+    "authenticator.py",
+    "bearer.py",
+    "expiry.py",
+    "gate.py",
+    "jws.py",
+    "keys/*.py",
+    "observe.py",
+    "policy/*.py",
+    "strict_json.py",
+    "sync.py",
+    "verifier.py",
+)
 TIMEOUT_S = 60.0
 
 

@@ -7,12 +7,17 @@ from .issuer import Issuer
 from .keys.cache import CachePolicy
 from .keys.fetch import FetchOptions
 from .keys.source import Attempt, FetchedKeys, KeySource
+from .observe import Observation, Observer
+from .policy.model import Access, ClaimRule, Policy, Streams
+from .policy.table import Policies, Rule
 
 __all__ = [
+    "Access",
     "Attempt",
     "AuthError",
     "Authenticator",
     "CachePolicy",
+    "ClaimRule",
     "Claims",
     "ConfigurationError",
     "FetchError",
@@ -22,8 +27,14 @@ __all__ = [
     "IssuerStatus",
     "KeySource",
     "NoClaimsError",
+    "Observation",
+    "Observer",
+    "Policies",
+    "Policy",
     "Reason",
+    "Rule",
     "StatusCode",
+    "Streams",
     "current_claims",
     "current_claims_or_none",
 ]

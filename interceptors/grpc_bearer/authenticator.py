@@ -1,61 +1,24 @@
-"""START HERE: call metadata -> verified claims, as steps without I/O around the one step that may wait.
-
-    candidate = authenticator.read(metadata)        # AuthError, or a token that lacks only its key and signature
-    step = authenticator.key_for(candidate)         # AuthError, Use(key), or Wait(flight)
-    claims = authenticator.accept(candidate, key)   # AuthError, or Claims
-
-Nothing here blocks. `grpc_bearer.sync` and `grpc_bearer.aio` carry the steps out and do the waiting, each in its own way.
-"""
+"""The issuers and policies of a server, and the life of what stands behind them: keys that are fetched, and reloads."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
-from .bearer import authorization_value, bearer_token
-from .claims import Claims
-from .errors import AuthError, ConfigurationError, invalid, keys_unavailable
+from .errors import ConfigurationError
+from .gate import Gate, Trusted
 from .issuer import Issuer
-from .jws import CompactJws, parse
-from .keys.cache import Query, Use, is_fresh, usable_keys
-from .keys.jwks import Key
-from .keys.refresher import Keys, Wait
-from .verifier import (
-    TokenRules,
-    ValidClaims,
-    expired,
-    is_expired,
-    unverified_issuer,
-    validate_claims,
-    validate_header,
-    verify,
-)
+from .keys.cache import is_fresh, usable_keys
+from .policy.table import Policies
+
+_log = logging.getLogger("grpc_bearer")
 
 DEFAULT_MAX_TOKEN_BYTES: Final = 16 * 1024
-MAX_ROUNDS: Final = 3
-"""How many fetches a driver waits for: that of a cold cache, and the two that unknown kids can cause in a cooldown."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Trusted:
-    """An issuer at run time."""
-
-    config: Issuer
-    rules: TokenRules
-    keys: Keys
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A token that its issuer's rules accept and that lacks only its key and signature. Nothing of it may be trusted."""
-
-    jws: CompactJws
-    valid: ValidClaims
-    query: Query
-    trusted: _Trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +42,8 @@ class IssuerStatus:
 class Authenticator:
     """Verifies bearer tokens of the given issuers. Thread-safe; one instance serves sync and asyncio servers alike.
 
-    `max_token_bytes`: longer tokens are refused unread; set `grpc.max_metadata_size` to fit. `clock`: seconds since the
-    epoch, for `exp`, `nbf` and `iat`.
+    `policies`: what methods require beyond a valid token; by default what their protos say. `max_token_bytes`: longer
+    tokens are refused unread; set `grpc.max_metadata_size` to fit. `clock`: seconds since the epoch, for `exp`, `nbf`, `iat`.
     Raises `ConfigurationError`. Construction fetches nothing and starts no thread: a process may fork after it.
     """
 
@@ -88,50 +51,53 @@ class Authenticator:
         self,
         issuers: Sequence[Issuer],
         *,
+        policies: Policies | None = None,
         max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not issuers:
-            raise ConfigurationError("issuers: empty, so every call would be refused; list at least one Issuer")
         if max_token_bytes < 1:
             raise ConfigurationError("max_token_bytes: has to be 1 or more")
-        trusted: dict[str, _Trusted] = {}
-        for issuer in issuers:
-            if issuer.issuer in trusted:
-                raise ConfigurationError(f"issuers: {issuer.issuer!r} is listed twice; merge the two")
-            trusted[issuer.issuer] = _Trusted(issuer, issuer.rules(), issuer.keys())
-        self._trusted = MappingProxyType(trusted)
-        self._max_token_bytes = max_token_bytes
-        self._clock = clock
+        self._callbacks: tuple[Callable[[], None], ...] = ()
+        self._reloading = threading.Lock()  # never held across I/O: making an issuer's keys fetches nothing
+        self._started = False
+        self._closed = False
+        self._gate = Gate(_trusted(issuers, {}), policies or Policies(), max_token_bytes, clock)
 
-    def read(self, metadata: Iterable[tuple[str, str | bytes]]) -> Candidate:
-        """All that can be said of a call's token without its key. Raises `AuthError`."""
-        jws = parse(bearer_token(authorization_value(metadata), self._max_token_bytes))
-        trusted = self._trusted.get(unverified_issuer(jws.claims_set))
-        if trusted is None:
-            raise invalid("iss is not a configured issuer")
-        algorithm = validate_header(jws.header, trusted.rules)
-        valid = validate_claims(jws.claims_set, trusted.rules, self._clock())
-        return Candidate(jws, valid, Query(jws.header.kid, algorithm), trusted)
+    @property
+    def gate(self) -> Gate:
+        """The present version of issuers and policies. A call takes it once and keeps to it."""
+        return self._gate
 
-    def key_for(self, candidate: Candidate) -> Use | Wait:
-        """The key, or a fetch to wait for before asking again. Raises `AuthError`. Never blocks."""
-        return candidate.trusted.keys.ask(candidate.query)
+    def reload(self, *, issuers: Sequence[Issuer] | None = None, policies: Policies | None = None) -> None:
+        """Swap issuers, policies or both, as one. Raises `ConfigurationError`, and then nothing has changed.
 
-    def accept(self, candidate: Candidate, key: Key) -> Claims:
-        """Verify the signature. Raises `AuthError`: TOKEN_INVALID, or TOKEN_EXPIRED while the key was waited for."""
-        valid = candidate.valid
-        if is_expired(valid.exp, candidate.trusted.rules.leeway_s, self._clock()):
-            raise expired(valid.exp)
-        return verify(candidate.jws, valid, candidate.query.algorithm, key)
-
-    def wait_limit_s(self, candidate: Candidate) -> float:
-        """How long waiting for this token's key can make sense: the time that a fetch may take."""
-        return candidate.trusted.config.fetch.timeout_s
+        An issuer whose settings are equal keeps its keys; one that is gone stops working with the next call.
+        """
+        with self._reloading:
+            old = self._gate
+            trusted = old.trusted if issuers is None else _trusted(issuers, old.trusted)
+            self._gate = Gate(trusted, policies or old.policies, old.max_token_bytes, old.clock)
+            new = [each for each in trusted.values() if each is not old.trusted.get(each.config.issuer)]
+            gone = [each for each in old.trusted.values() if trusted.get(each.config.issuer) is not each]
+            for each in new:
+                for callback in self._callbacks:
+                    each.keys.on_change(callback)
+                if self._started and not self._closed:
+                    each.keys.start()
+                if self._closed:
+                    each.keys.close()
+        for each in gone:
+            each.keys.close()
+        for callback in self._callbacks:
+            try:
+                callback()
+            except Exception as error:
+                _log.error("after a reload, an on_change callback failed: %s", type(error).__name__)
 
     def start(self) -> None:
         """Start fetching keys in the background, if that has not begun. Does not wait."""
-        for trusted in self._trusted.values():
+        self._started = True
+        for trusted in self._gate.trusted.values():
             trusted.keys.start()
 
     def warm(self, timeout_s: float = 5.0) -> bool:
@@ -151,17 +117,22 @@ class Authenticator:
     def status(self) -> tuple[IssuerStatus, ...]:
         """How each issuer's keys stand at this moment, in the order of configuration."""
         now = time.monotonic()
-        return tuple(_status(trusted, now) for trusted in self._trusted.values())
+        return tuple(_status(trusted, now) for trusted in self._gate.trusted.values())
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called after each fetch, from a background thread. It must not block; ask `status()` in it."""
-        for trusted in self._trusted.values():
-            trusted.keys.on_change(callback)
+        """Have `callback` called after each fetch and reload, from any thread. It must not block; ask `status()` in it."""
+        with self._reloading:
+            self._callbacks = (*self._callbacks, callback)
+            for trusted in self._gate.trusted.values():
+                trusted.keys.on_change(callback)
 
     def close(self) -> None:
         """End the background threads, promptly. Idempotent. Keys at hand go on serving until they are too stale."""
-        for trusted in self._trusted.values():
-            trusted.keys.close()
+        with self._reloading:
+            self._closed = True
+            trusted = tuple(self._gate.trusted.values())
+        for each in trusted:
+            each.keys.close()
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +141,24 @@ class Authenticator:
         self.close()
 
 
-def _status(trusted: _Trusted, now: float) -> IssuerStatus:
+def _trusted(issuers: Sequence[Issuer], old: Mapping[str, Trusted]) -> Mapping[str, Trusted]:
+    """The issuers by their `iss`; one with equal settings is taken over from `old`, keys and all."""
+    if not issuers:
+        raise ConfigurationError("issuers: empty, so every call would be refused; list at least one Issuer")
+    trusted: dict[str, Trusted] = {}
+    for issuer in issuers:
+        if issuer.issuer in trusted:
+            raise ConfigurationError(f"issuers: {issuer.issuer!r} is listed twice; merge the two")
+        known = old.get(issuer.issuer)
+        trusted[issuer.issuer] = known if known is not None and known.config == issuer else _new(issuer)
+    return MappingProxyType(trusted)
+
+
+def _new(issuer: Issuer) -> Trusted:
+    return Trusted(issuer, issuer.rules(), issuer.keys())
+
+
+def _status(trusted: Trusted, now: float) -> IssuerStatus:
     state = trusted.keys.state
     keys = usable_keys(state, now, trusted.config.cache)
     return IssuerStatus(
@@ -183,8 +171,3 @@ def _status(trusted: _Trusted, now: float) -> IssuerStatus:
         last_error=state.last_error,
         skipped=() if state.key_set is None else state.key_set.skipped,
     )
-
-
-def still_no_key() -> AuthError:
-    """The refusal of a call whose key did not come in time."""
-    return keys_unavailable("the issuer's keys did not come in time")

@@ -19,6 +19,11 @@ _CREDENTIALS: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ++([A-Za-z0-9\-._~+/
 _SCHEME: Final = re.compile(r"bearer(?![A-Za-z0-9!#$%&'*+\-.^_`|~])", re.ASCII | re.IGNORECASE)
 
 
+def has_authorization(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Whether the call has any `authorization` entry, whatever is in it."""
+    return any(key == AUTHORIZATION for key, _value in metadata)
+
+
 def authorization_value(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """The one `authorization` value of a call's metadata, as it came.
 

@@ -21,8 +21,8 @@ class Claims(Mapping[str, Any]):
 
     Frozen to the depth: nested objects are read-only mappings, arrays are tuples. `exp`, `nbf` and `iat` are NumericDates,
     in seconds since the epoch. `aud` is a tuple whether the token had a string or an array. `scopes` is the union of the
-    `scope` (RFC 8693 §4.2) and `scp` claims. `key_id` and `algorithm` name what the signature was verified with;
-    `key_id` is None where the issuer's key has no `kid`.
+    claims `scope` (RFC 8693 §4.2), `scp`, `scopes`, `permissions`, and those that `Issuer.scope_claims` names. `key_id` and
+    `algorithm` name what the signature was verified with; `key_id` is None where the issuer's key has no `kid`.
     """
 
     iss: str
@@ -58,6 +58,18 @@ def deep_frozen(value: Any) -> Any:
         return MappingProxyType({name: deep_frozen(member) for name, member in value.items()})
     if type(value) is list:
         return tuple([deep_frozen(element) for element in value])
+    return value
+
+
+def claim_at(name: str, claims: Mapping[str, Any]) -> Any:
+    """The claim of just this name or, when there is none, at this path; None when there is neither."""
+    if name in claims:  # https://example.com/roles: names may have dots (RFC 7519 §4.2)
+        return claims[name]
+    value: Any = claims
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
     return value
 
 

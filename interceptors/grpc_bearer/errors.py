@@ -33,6 +33,8 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "TOKEN_EXPIRED"
     TOKEN_NOT_YET_VALID = "TOKEN_NOT_YET_VALID"
     TOKEN_INVALID = "TOKEN_INVALID"
+    INSUFFICIENT_SCOPE = "INSUFFICIENT_SCOPE"
+    POLICY_DENIED = "POLICY_DENIED"
     KEYS_UNAVAILABLE = "KEYS_UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
@@ -83,6 +85,20 @@ OUTCOMES: Final[Mapping[Reason, Outcome]] = MappingProxyType(
             "the bearer token is not valid here",
             "invalid_token",
             "issuer, audience, `alg`, `typ`, lifetime, key or signature is not what this service accepts; the log says which",
+        ),
+        Reason.INSUFFICIENT_SCOPE: Outcome(
+            StatusCode.PERMISSION_DENIED,
+            "the bearer token lacks a scope that this method requires",
+            "insufficient_scope",
+            "the token is valid and lacks a scope; `scopes` (all required) and `any_scopes` (one required) in the ErrorInfo "
+            "and `scope` in the challenge say which the method requires",
+        ),
+        Reason.POLICY_DENIED: Outcome(
+            StatusCode.PERMISSION_DENIED,
+            "the caller is not permitted to call this method",
+            None,
+            "the token is valid and its issuer, audience, a claim or its age is not what the method requires, or the method is "
+            "closed to everybody; the log says which",
         ),
         Reason.KEYS_UNAVAILABLE: Outcome(
             StatusCode.UNAVAILABLE,
@@ -178,3 +194,8 @@ def keys_unavailable(detail: str) -> AuthError:
 def internal(detail: str) -> AuthError:
     """A bug of ours: fails closed."""
     return AuthError(Reason.INTERNAL, detail)
+
+
+def denied(detail: str) -> AuthError:
+    """A verified caller that lacks a right other than a scope."""
+    return AuthError(Reason.POLICY_DENIED, detail)

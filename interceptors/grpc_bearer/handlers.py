@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import grpc
@@ -47,6 +48,17 @@ def with_behaviour(handler: Handler, behaviour: Behaviour, *, request_streaming:
     streaming = bool(handler.request_streaming) if request_streaming is None else request_streaming
     make = _MAKERS[streaming, bool(handler.response_streaming)]
     return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+@contextmanager
+def closing(responses: Any) -> Iterator[None]:
+    """Leave a handler's response iterator in the end, so that its `finally` runs now and not when it is collected."""
+    try:
+        yield
+    finally:
+        close = getattr(responses, "close", None)
+        if close is not None:
+            close()
 
 
 class BoundedByHandler(Generic[T]):

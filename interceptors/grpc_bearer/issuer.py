@@ -31,7 +31,8 @@ class Issuer:
     `key_source`, a callable of one's own. With none of them it is OpenID discovery under `issuer`.
 
     `leeway_s`: clock skew granted to `exp`, `nbf` and `iat`. `max_lifetime_s`: `exp` at most this long after `iat`, which
-    is required then. `require_at_jwt`: `typ` has to be `at+jwt` (RFC 9068 §2.1).
+    is required then. `require_at_jwt`: `typ` has to be `at+jwt` (RFC 9068 §2.1). `scope_claims`: where scopes are read from
+    besides `scope`, `scp`, `scopes` and `permissions`: claims, or paths into nested ones such as `realm_access.roles`.
 
     Raises `ConfigurationError` that names the argument and how to mend it.
     """
@@ -49,6 +50,7 @@ class Issuer:
     leeway_s: float = 30.0
     max_lifetime_s: float | None = None
     require_at_jwt: bool = False
+    scope_claims: Sequence[str] = ()
     fetch: FetchOptions = FetchOptions()
     cache: CachePolicy = CachePolicy()
 
@@ -58,6 +60,7 @@ class Issuer:
             raise ConfigurationError("issuer: expected the exact `iss` of the tokens, a non-empty string")
         audiences = self._strings("audiences")
         algorithms = self._strings("algorithms")
+        self._strings("scope_claims")
         if not audiences and not self.allow_any_audience:
             raise self._fault("audiences", "is empty; list what `aud` has to name, or spell out allow_any_audience=True")
         if audiences and self.allow_any_audience:
@@ -122,6 +125,7 @@ class Issuer:
             leeway_s=self.leeway_s,
             max_lifetime_s=self.max_lifetime_s,
             require_at_jwt=self.require_at_jwt,
+            scope_claims=tuple(self.scope_claims),
         )
 
     def keys(self) -> Keys:

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from types import MappingProxyType
 from typing import Final
 
@@ -16,14 +14,13 @@ from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from .errors import ERROR_DOMAIN, OUTCOMES, AuthError, Reason, internal
+from .errors import ERROR_DOMAIN, OUTCOMES, AuthError
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 CHALLENGE_KEY: Final = "www-authenticate"
 
-_log = logging.getLogger("grpc_bearer")
 _CODES: Final = MappingProxyType({code.value[0]: code for code in grpc.StatusCode})
 
 
@@ -37,7 +34,9 @@ def _challenge(error: AuthError) -> str | None:
         return None
     if not error.challenge:
         return "Bearer"
-    return f'Bearer error="{error.challenge}", error_description="{error.message}"'
+    challenge = f'Bearer error="{error.challenge}", error_description="{error.message}"'
+    scopes = [error.caller_metadata[name] for name in ("scopes", "any_scopes") if name in error.caller_metadata]
+    return f'{challenge}, scope="{" ".join(scopes)}"' if scopes else challenge
 
 
 def _trailers(error: AuthError) -> Trailers:
@@ -64,16 +63,3 @@ def trailers(error: AuthError, *, reveal_reason: bool = True) -> Trailers:
 def message(error: AuthError, *, reveal_reason: bool = True) -> str:
     """The status message of a refusal; with `reveal_reason` off, the name of the code and nothing else."""
     return error.message if reveal_reason else error.code.name
-
-
-def log_refusal(method: str, error: AuthError) -> None:
-    """One line with the exact cause, and nothing of the token: INFO, WARNING for trouble of ours."""
-    level = logging.WARNING if error.reason in (Reason.KEYS_UNAVAILABLE, Reason.INTERNAL) else logging.INFO
-    _log.log(level, "refused %s: %s: %s", method, error.reason, error.detail)
-
-
-def unexpected(method: str, error: Exception) -> AuthError:
-    """A bug of ours as a refusal. The log gets the type and the place, not the text: that may hold a claim's value."""
-    place = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("refused %s: unexpected %s in authentication\n%s", method, type(error).__name__, place)
-    return internal(f"unexpected {type(error).__name__}")

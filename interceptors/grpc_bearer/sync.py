@@ -1,4 +1,4 @@
-"""The interceptor for `grpc.server`: a thin driver of `grpc_bearer.authenticator`.
+"""The interceptor for `grpc.server`: a thin driver of `grpc_bearer.gate`.
 
 Facts about grpcio 1.85 that shape it, each held by a test in `tests/rpc/`:
 `intercept_service` runs on the one serving thread, so nothing waits there. A token's form and claims are looked at there
@@ -15,35 +15,51 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 
-from .authenticator import MAX_ROUNDS, Authenticator, Candidate, still_no_key
+from .authenticator import Authenticator
+from .bearer import has_authorization
 from .claims import Claims, bind_claims
 from .errors import AuthError, ConfigurationError, internal, keys_unavailable
-from .handlers import BoundedByHandler, Handler, behaviour_of, with_behaviour
+from .expiry import Alarms
+from .gate import MAX_ROUNDS, Candidate, Gate, still_no_key, wait_limit_s
+from .handlers import BoundedByHandler, Handler, behaviour_of, closing, with_behaviour
 from .keys.cache import Use
 from .keys.jwks import Key
-from .policy import public_methods as public_method_names
-from .status import grpc_code, log_refusal, message, trailers, unexpected
+from .observe import Mode, Observer, Verdicts, unexpected
+from .policy.model import Access, Policy
+from .status import grpc_code, message, trailers
+from .verifier import expired
 
 __all__ = ["AuthInterceptor", "AuthenticatedContext"]
 
+CANCEL_AFTER_S: Final = 1.0
+"""How long after a token's end a stream has to move a message, and learn of it properly, before it is cancelled."""
+
 
 class AuthenticatedContext(grpc.ServicerContext):
-    """A handler's context that has the claims on it: the type to annotate with under `AuthInterceptor(context_claims=True)`."""
+    """A handler's context that has the claims on it: the type to annotate with under `AuthInterceptor(context_claims=True)`.
+
+    `claims` is None where a call goes on without a verified token: on methods with optional access, and in mode "report".
+    """
 
     claims: Claims
 
 
 class _Pending:
-    """A call whose token awaits its signature; `key` is None when it awaits its key too."""
+    """A call that its handler's wrapper has to admit: `candidate` awaits its signature and, when `key` is None, its key.
 
-    __slots__ = ("candidate", "key", "method")
+    With no `candidate` there is nothing to verify: the call goes on without claims.
+    """
 
-    def __init__(self, method: str, candidate: Candidate, key: Key | None) -> None:
+    __slots__ = ("candidate", "gate", "key", "method", "policy")
+
+    def __init__(self, method: str, gate: Gate, policy: Policy, candidate: Candidate | None, key: Key | None) -> None:
         self.method = method
+        self.gate = gate
+        self.policy = policy
         self.candidate = candidate
         self.key = key
 
@@ -51,14 +67,30 @@ class _Pending:
 _pending: ContextVar[_Pending] = ContextVar("grpc_bearer_pending")
 
 
+class _End:
+    """When a stream of this call has to end."""
+
+    __slots__ = ("at", "claims", "pending")
+
+    def __init__(self, pending: _Pending, claims: Claims, at: float) -> None:
+        self.pending = pending
+        self.claims = claims
+        self.at = at
+
+    @property
+    def left_s(self) -> float:
+        return self.pending.gate.left_s(self.at)
+
+
 class AuthInterceptor(grpc.ServerInterceptor):
     """Lets a call through to its handler with verified claims, or ends it. Put it first: it has to be the outermost.
 
-    `public_methods`: full names (`/package.Service/Method`) that need no token, besides health and reflection
-    (`public_defaults`). `context_claims`: put the claims on the handler's context too (`AuthenticatedContext`).
-    `reveal_reasons`: off, a caller gets the bare status code. `max_waiters`: workers that may wait for an issuer's keys at
-    the same time; further calls get UNAVAILABLE at once. A quarter of the server's workers is a good figure; it cannot be
-    read off the server. `Authenticator.warm()` before serving makes waiting rare.
+    `context_claims`: put the claims on the handler's context too (`AuthenticatedContext`). `reveal_reasons`: off, a caller
+    gets the bare status code. `mode`: "report" lets every call go on and only logs and observes what would be refused;
+    handlers get claims that were verified, or none. `observer`: is told of every verdict, in the thread that made it; it must
+    not block. `max_waiters`: workers that may wait for an issuer's keys at the same time; further calls get UNAVAILABLE at
+    once. A quarter of the server's workers is a good figure; it cannot be read off the server. `Authenticator.warm()` before
+    serving makes waiting rare.
     Raises `ConfigurationError`.
     """
 
@@ -66,20 +98,21 @@ class AuthInterceptor(grpc.ServerInterceptor):
         self,
         authenticator: Authenticator,
         *,
-        public_methods: Iterable[str] = (),
-        public_defaults: bool = True,
         context_claims: bool = False,
         reveal_reasons: bool = True,
+        mode: Mode = "enforce",
+        observer: Observer | None = None,
         max_waiters: int = 2,
     ) -> None:
         if max_waiters < 0:
             raise ConfigurationError("max_waiters: has to be 0 or more")
         self._authenticator = authenticator
-        self._public = public_method_names(public_methods, with_defaults=public_defaults)
         self._context_claims = context_claims
         self._reveal_reasons = reveal_reasons
+        self._verdicts = Verdicts(mode, observer)
         self._waiters = threading.Semaphore(max_waiters)
         self._wrappers = BoundedByHandler(self._wrap)
+        self._alarms = Alarms()
         # Of its own, so that refusals never queue behind busy handlers. Never shut down: a submit to a closed pool would
         # end grpc's serving thread. Idle threads end with the process.
         self._denial_pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grpc-bearer-deny")
@@ -92,20 +125,30 @@ class AuthInterceptor(grpc.ServerInterceptor):
         if handler is None:  # unknown to the server, which answers UNIMPLEMENTED
             return None
         method = handler_call_details.method
-        if method in self._public:
-            bind_claims(None)
-            return handler
+        metadata = handler_call_details.invocation_metadata
+        bind_claims(None)
+        gate = self._authenticator.gate
         try:
-            candidate = self._authenticator.read(handler_call_details.invocation_metadata)
-            step = self._authenticator.key_for(candidate)
-            _pending.set(_Pending(method, candidate, step.key if isinstance(step, Use) else None))
+            policy = gate.policy(method)
+            if policy.access is Access.PUBLIC:
+                return handler
+            if policy.access is Access.OPTIONAL and not has_authorization(metadata):
+                self._verdicts.accepted(method, None)
+                return self._without_claims(method, handler, gate)
+            candidate = gate.read(metadata)
+            step = gate.key_for(candidate)
+            _pending.set(_Pending(method, gate, policy, candidate, step.key if isinstance(step, Use) else None))
             return self._wrappers.get(method, handler)
         except AuthError as error:
-            return self._denial(method, error)
+            return self._refused(method, handler, gate, error)
         except Exception as error:
-            return self._denial(method, unexpected(method, error))
+            return self._refused(method, handler, gate, unexpected(method, error))
 
-    def _denial(self, method: str, error: AuthError) -> Handler:
+    def _refused(self, method: str, handler: Handler, gate: Gate, error: AuthError) -> Handler:
+        if not self._verdicts.enforced:
+            self._verdicts.refused(method, error)
+            return self._without_claims(method, handler, gate)
+
         def deny(_requests: Iterator[Any], context: grpc.ServicerContext) -> NoReturn:
             self._abort(context, method, error)
 
@@ -114,8 +157,14 @@ class AuthInterceptor(grpc.ServerInterceptor):
         # Stream-typed whatever the method's kind: a unary-typed one would wait for the request message first.
         return grpc.stream_unary_rpc_method_handler(deny)
 
+    def _without_claims(self, method: str, handler: Handler, gate: Gate) -> Handler:
+        if not self._context_claims:
+            return handler
+        _pending.set(_Pending(method, gate, Policy(), None, None))
+        return self._wrappers.get(method, handler)
+
     def _abort(self, context: grpc.ServicerContext, method: str, error: AuthError) -> NoReturn:
-        log_refusal(method, error)
+        self._verdicts.refused(method, error)
         context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
         context.abort(grpc_code(error), message(error, reveal_reason=self._reveal_reasons))
         raise error  # abort raises; on no version of grpcio may a refused call go on
@@ -124,51 +173,99 @@ class AuthInterceptor(grpc.ServerInterceptor):
         """A stream-typed handler that admits the call before it reads a message."""
         behaviour = behaviour_of(handler)
         one_request = not handler.request_streaming
+        is_stream = bool(handler.request_streaming or handler.response_streaming)
 
         def guarded(requests: Iterator[Any], context: grpc.ServicerContext, *send_response: Any) -> Any:
-            self._admit(context)
-            if not one_request:
-                return behaviour(requests, context, *send_response)
-            for request in requests:
-                return behaviour(request, context, *send_response)
-            # The client half-closed without a message: what grpc itself answers to that.
-            return context.abort(grpc.StatusCode.UNIMPLEMENTED, "exactly one request message is required")
+            end = self._admit(context)
+            if is_stream and end is not None:
+                return self._run_until(end, handler, behaviour, requests, context, *send_response)
+            return (
+                _run(behaviour, requests, context, *send_response)
+                if one_request
+                else behaviour(requests, context, *send_response)
+            )
 
         return with_behaviour(handler, guarded, request_streaming=True)
 
-    def _admit(self, context: grpc.ServicerContext) -> None:
-        """In the worker: bind verified claims, or abort. Returns only for a verified token."""
+    def _admit(self, context: grpc.ServicerContext) -> _End | None:
+        """In the worker: bind verified claims, or abort. Returns only for a call that may go on."""
         pending = _pending.get(None)
         if pending is None:
             self._abort(context, "a method", internal("a guarded handler ran without its interceptor"))
+        end: _End | None = None
+        claims: Claims | None = None
         try:
-            key = pending.key if pending.key is not None else self._awaited_key(pending.candidate, context)
-            claims = self._authenticator.accept(pending.candidate, key)
-            bind_claims(claims)
-            if self._context_claims:
-                context.claims = claims  # type: ignore[attr-defined]  # grpc's sync context takes attributes
+            if pending.candidate is not None:
+                key = pending.key if pending.key is not None else self._awaited_key(pending, pending.candidate, context)
+                verdict = pending.gate.accept(pending.candidate, key, pending.policy)
+                claims = verdict.claims
+                end = None if verdict.ends_at is None else _End(pending, claims, verdict.ends_at)
+                self._verdicts.accepted(pending.method, claims)
         except AuthError as error:
-            self._abort(context, pending.method, error)
+            self._refuse_in_worker(context, pending, error)
         except Exception as error:
-            self._abort(context, pending.method, unexpected(pending.method, error))
+            self._refuse_in_worker(context, pending, unexpected(pending.method, error))
+        bind_claims(claims)
+        if self._context_claims:
+            context.claims = claims  # type: ignore[attr-defined]  # grpc's sync context takes attributes
+        return end
 
-    def _awaited_key(self, candidate: Candidate, context: grpc.ServicerContext) -> Key:
-        step = self._authenticator.key_for(candidate)  # anew: the key may have come while the call queued for this worker
+    def _refuse_in_worker(self, context: grpc.ServicerContext, pending: _Pending, error: AuthError) -> None:
+        if self._verdicts.enforced:
+            self._abort(context, pending.method, error)
+        self._verdicts.refused(pending.method, error)
+
+    def _awaited_key(self, pending: _Pending, candidate: Candidate, context: grpc.ServicerContext) -> Key:
+        step = pending.gate.key_for(candidate)  # anew: the key may have come while the call queued for this worker
         if isinstance(step, Use):
             return step.key
         if not self._waiters.acquire(blocking=False):
             raise keys_unavailable("as many calls as may wait for keys do so already")
         try:
-            limit_s = self._authenticator.wait_limit_s(candidate)
-            deadline = time.monotonic() + min(limit_s, context.time_remaining())
+            deadline = time.monotonic() + min(wait_limit_s(candidate), context.time_remaining())
             for _round in range(MAX_ROUNDS):
                 try:
                     step.flight.result(timeout=max(0.0, deadline - time.monotonic()))
                 except TimeoutError:
                     break
-                step = self._authenticator.key_for(candidate)
+                step = pending.gate.key_for(candidate)
                 if isinstance(step, Use):
                     return step.key
             raise still_no_key()
         finally:
             self._waiters.release()
+
+    def _run_until(
+        self, end: _End, handler: Handler, behaviour: Any, requests: Iterator[Any], context: grpc.ServicerContext, *rest: Any
+    ) -> Any:
+        """Run a stream that ends with its token: with the next message or, when none moves, by cancelling the call."""
+        if self._verdicts.enforced:
+            alarm = self._alarms.at(max(0.0, end.left_s) + CANCEL_AFTER_S, lambda: self._cancel(end, context))
+            if not context.add_callback(alarm.cancel):
+                alarm.cancel()
+            requests = self._until(end, requests, context)
+        served = behaviour(requests, context, *rest) if handler.request_streaming else _run(behaviour, requests, context, *rest)
+        iterates = handler.response_streaming and not rest  # with `send_response`, the handler sends by itself
+        return self._responses_until(end, served, context) if iterates and self._verdicts.enforced else served
+
+    def _responses_until(self, end: _End, responses: Iterable[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        with closing(responses):
+            yield from self._until(end, responses, context)
+
+    def _until(self, end: _End, messages: Iterable[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        for each in messages:
+            if end.left_s <= 0:
+                self._abort(context, end.pending.method, expired(end.claims.exp))
+            yield each
+
+    def _cancel(self, end: _End, context: grpc.ServicerContext) -> None:
+        self._verdicts.refused(end.pending.method, expired(end.claims.exp))
+        context.cancel()
+
+
+def _run(behaviour: Any, requests: Iterator[Any], context: grpc.ServicerContext, *rest: Any) -> Any:
+    """Run a handler of one request: read it off the stream."""
+    for request in requests:
+        return behaviour(request, context, *rest)
+    # The client half-closed without a message: what grpc itself answers to that.
+    return context.abort(grpc.StatusCode.UNIMPLEMENTED, "exactly one request message is required")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from .claims import Claims, deep_frozen
+from .claims import Claims, claim_at, deep_frozen
 from .errors import AuthError, Reason, invalid, malformed
 from .jws import CompactJws, Header
 from .keys.jwks import Key, canonical_algorithm
@@ -35,6 +35,7 @@ class TokenRules:
     leeway_s: float
     max_lifetime_s: float | None
     require_at_jwt: bool
+    scope_claims: tuple[str, ...] = ()
 
 
 def unverified_issuer(claims_set: Mapping[str, Any]) -> str:
@@ -92,7 +93,8 @@ def _audience(claims_set: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def _scopes(claims_set: Mapping[str, Any]) -> frozenset[str]:
+def _scopes(claims_set: Mapping[str, Any], further: tuple[str, ...]) -> frozenset[str]:
+    """One set from all the places where issuers put what a token allows; `further` are the configured ones."""
     scopes: set[str] = set()
     for name in ("scope", "scp"):
         value = claims_set.get(name)
@@ -102,6 +104,13 @@ def _scopes(claims_set: Mapping[str, Any]) -> frozenset[str]:
             scopes.update(value)  # type: ignore[arg-type]  # as above
         elif name in claims_set:
             raise malformed(f"{name} is neither a string nor an array of strings")
+    # No standard gives these a type: a value of another shape grants nothing, and is no reason to refuse the token.
+    for name in ("scopes", "permissions", *further):
+        value = claim_at(name, claims_set)
+        if isinstance(value, str):
+            scopes.update(value.split(" "))
+        elif _strings(value):
+            scopes.update(value)
     scopes.discard("")
     return frozenset(scopes)
 
@@ -150,7 +159,7 @@ def validate_claims(claims_set: dict[str, Any], rules: TokenRules, now: float) -
         iat=iat,
         jti=_optional_string(claims_set, "jti"),
         client_id=_optional_string(claims_set, "client_id"),
-        scopes=_scopes(claims_set),
+        scopes=_scopes(claims_set, rules.scope_claims),
         members=claims_set,
     )
     if rules.audiences is not None and rules.audiences.isdisjoint(valid.aud):

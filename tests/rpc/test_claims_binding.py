@@ -14,7 +14,7 @@ import grpc
 import pytest
 from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
 
-from grpc_bearer import Authenticator, NoClaimsError, aio, current_claims, current_claims_or_none
+from grpc_bearer import Authenticator, NoClaimsError, Policies, aio, current_claims, current_claims_or_none
 from grpc_bearer.claims import bind_claims
 from tests.rpc.interceptors import interceptor
 from tests.support.calls import Client, until
@@ -100,8 +100,9 @@ async def test_no_claims_are_left_over_for_the_next_call_or_for_a_public_method(
     bind_claims(authenticate(auth, mint(sub="whoever started the server")))
     public = saw_stream if behaviour is saw else saw_stream_aio
     register = handlers({"UnaryUnary": behaviour, "UnaryStream": public})
+    auth.reload(policies=Policies(public_methods=[f"/{SERVICE}/UnaryStream"]))
     async with (
-        serving(stack, auth, register, workers=1, public_methods=[f"/{SERVICE}/UnaryStream"]) as target,
+        serving(stack, auth, register, workers=1) as target,
         Client(target) as client,
     ):
         calls = [("UnaryStream", None), ("UnaryUnary", "alice"), ("UnaryStream", None), ("UnaryUnary", "bob")]

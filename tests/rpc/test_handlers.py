@@ -13,10 +13,10 @@ import grpc
 import pytest
 from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
 
-from grpc_bearer import Authenticator, current_claims
+from grpc_bearer import Authenticator, Policies, Policy, Rule, Streams, current_claims
 from tests.rpc.interceptors import intercepted
 from tests.support.calls import Client, until
-from tests.support.matrix import METHODS, handler, handlers
+from tests.support.matrix import METHODS, SERVICE, handler, handlers
 from tests.support.processes import PATIENCE_S
 from tests.support.serving import Stack, serving
 from tests.support.tokens import mint
@@ -230,6 +230,7 @@ async def test_an_asynchronous_generator_is_closed_with_its_wrapper(auth: Authen
         finally:
             closed.append(True)
 
+    auth.reload(policies=Policies(rules=[Rule([f"{SERVICE}/*"], Policy(streams=Streams.FINISH))]))  # else it is no generator
     served = handler("UnaryStream", stream)
     guarded = await intercepted("aio", auth, "UnaryStream", served, mint(), context_claims=True)
     responses = guarded.unary_stream(MatrixRequest(), None)

@@ -13,7 +13,7 @@ import grpc
 from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
 from matrix.v1.matrix_pb2_grpc import MatrixServiceServicer, add_MatrixServiceServicer_to_server
 
-from grpc_bearer import Claims, current_claims
+from grpc_bearer import Claims, current_claims, current_claims_or_none
 from tests.support.serving import Stack
 
 PROTO = Path(__file__).resolve().parents[1] / "protos/matrix/v1/matrix.proto"
@@ -22,8 +22,8 @@ GRPCIO = tuple(int(part) for part in grpc.__version__.split(".")[:2])
 """Its version: some of its behaviour that the tests state depends on it."""
 METHODS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
 
-ClaimsOf = Callable[[Any], Claims]
-"""How a handler gets at its claims, from its context."""
+ClaimsOf = Callable[[Any], Claims | None]
+"""How a handler gets at its claims, from its context. With None its answer has no subject."""
 
 
 def accessor(_context: Any) -> Claims:
@@ -31,10 +31,20 @@ def accessor(_context: Any) -> Claims:
     return current_claims()
 
 
+def accessor_or_none(_context: Any) -> Claims | None:
+    """By `current_claims_or_none()`."""
+    return current_claims_or_none()
+
+
 def attribute(context: Any) -> Claims:
     """By `context.claims`, which `AuthInterceptor(context_claims=True)` puts there."""
     claims: Claims = context.claims
     return claims
+
+
+def seen(text: str, claims: Claims) -> MatrixResponse:
+    """The answer of a handler that saw these claims."""
+    return MatrixResponse(text=text, subject=claims.sub or "", scopes=sorted(claims.scopes))
 
 
 class _Matrix(MatrixServiceServicer):
@@ -47,7 +57,7 @@ class _Matrix(MatrixServiceServicer):
     def saw(self, text: str, context: Any) -> MatrixResponse:
         self.ran += 1
         claims = self._claims_of(context)
-        return MatrixResponse(text=text, subject=claims.sub or "", scopes=sorted(claims.scopes))
+        return MatrixResponse(text=text) if claims is None else seen(text, claims)
 
 
 class SyncMatrix(_Matrix):

@@ -96,7 +96,7 @@ def mint(
     return compact({n: v for n, v in members.items() if v is not None}, claims_set(now, **claims), signer)
 
 
-def forged(signing_key: SigningKey | None = None) -> str:
+def forged(signing_key: SigningKey | None = None, **claims: Any) -> str:
     """A token that is right in everything but its signature, which is another key's."""
     signer = signing_key or key()
-    return mint(SigningKey(signer.kid, signer.alg, key("forger", signer.alg).private_key))
+    return mint(SigningKey(signer.kid, signer.alg, key("forger", signer.alg).private_key), **claims)

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from grpc_bearer import Authenticator, AuthError, Claims, Reason
+from grpc_bearer import Authenticator, AuthError, Claims, Policy, Reason
 from grpc_bearer.keys.cache import Use
+from grpc_bearer.policy.model import AUTHENTICATED
 
 
 @contextmanager
@@ -33,9 +34,10 @@ def metadata(token: str) -> list[tuple[str, str | bytes]]:
     return [("user-agent", "test"), ("authorization", f"Bearer {token}")]
 
 
-def authenticate(auth: Authenticator, token: str) -> Claims:
-    """The claims of a token whose key is at hand. Raises `AuthError`."""
-    candidate = auth.read(metadata(token))
-    step = auth.key_for(candidate)
+def authenticate(auth: Authenticator, token: str, policy: Policy = AUTHENTICATED) -> Claims:
+    """The claims of a token whose key is at hand, for a method of this policy. Raises `AuthError`."""
+    gate = auth.gate
+    candidate = gate.read(metadata(token))
+    step = gate.key_for(candidate)
     assert isinstance(step, Use), "the key is not at hand"
-    return auth.accept(candidate, step.key)
+    return gate.accept(candidate, step.key, policy).claims
