@@ -7,7 +7,19 @@ import sys
 from pathlib import Path
 from typing import Final
 
-_EXTRA: Final = frozenset({"click", "grpc_health", "grpc_reflection", "pydantic", "pydantic_settings", "starlette", "uvicorn"})
+_EXTRA: Final = frozenset(
+    {
+        "click",
+        "grpc_health",
+        "grpc_reflection",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_settings",
+        "rich",
+        "starlette",
+        "uvicorn",
+    }
+)
 
 
 def proto_path() -> str:

@@ -6,44 +6,24 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from grpc_bearer import ConfigurationError, Issuer
 from grpc_bearer.keys.fetch import url_fault
 
 from .__main__ import proto_path
-from .app import IDENTITY_SERVICE, serve
-from .issuer.client import TokenRefusedError, ask_for_token
+from .app import serve
+from .assembly import IDENTITY_SERVICE, embedded_issuer
+from .commands import CONFIG, check_config_command, explain_command, policy_command
+from .errors import one_line_errors
+from .issuer.client import ask_for_token
 from .issuer.endpoints import parse_claims
-from .issuer.keys import ALGORITHMS, StateError
+from .issuer.keys import ALGORITHMS
 from .issuer.runner import EmbeddedIssuer
-from .listener import ListenError
 from .loading import SettingsError, listing, load
+from .reload import Loaded
 from .settings import Address, ServerSettings, Settings
-
-_CONFIG = click.option("--config", "config", type=click.Path(path_type=Path), help="settings file, TOML")
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except SettingsError as error:
-        _fail(2, *error.lines)
-    except ConfigurationError as error:
-        _fail(2, str(error))
-    except (ListenError, StateError, TokenRefusedError) as error:
-        _fail(1, str(error))
-
-
-def _fail(code: int, *lines: str) -> None:
-    for line in lines:
-        click.echo(f"grpc-bearer: {line}", err=True)
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -53,32 +33,26 @@ def cli() -> None:
 
 
 @cli.command("serve")
-@_CONFIG
+@CONFIG
 @click.option("--dev", is_flag=True, help="run the embedded issuer too: tokens for whoever asks, on loopback only")
 def serve_command(config: Path | None, dev: bool) -> None:
     """Serve IdentityService behind the interceptor, until SIGTERM or Ctrl-C."""
-    with _one_line_errors():
-        settings = load(config)
-        issuers = [issuer.to_issuer() for issuer in settings.issuers]
-        if not issuers and not dev:
-            raise SettingsError(
-                "issuers: none is configured, so every call would be refused; "
-                "add [[issuers]] to a file for --config, or run serve --dev"
-            )
+    with one_line_errors():
+        loaded = Loaded.from_file(config)
+        settings = loaded.settings
         logging.basicConfig(
             level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its comings and goings are ours
-        if dev:
-            with EmbeddedIssuer(settings.dev) as embedded:
-                own = Issuer(embedded.url, audiences=[embedded.audience], algorithms=embedded.algorithms)
-                server = settings.server.model_copy(update={"reflection": True})
-                asyncio.run(serve(server, [*issuers, own], lambda address: _announce_dev(server, address, embedded, settings)))
-        else:
-            asyncio.run(serve(settings.server, issuers, lambda address: _announce(settings.server, address)))
+        if not dev:
+            asyncio.run(serve(loaded, [], lambda *addresses: _announce(settings.server, *addresses), reflection=False))
+            return
+        with EmbeddedIssuer(settings.dev) as embedded:
+            own = embedded_issuer(settings.dev, embedded.url)
+            asyncio.run(serve(loaded, [own], lambda *addresses: _announce_dev(settings, embedded, *addresses), reflection=True))
 
 
-def _announce(settings: ServerSettings, address: Address) -> None:
+def _announce(settings: ServerSettings, address: Address, metrics: Address | None) -> None:
     if settings.tls.client_ca is not None:
         transport = "mutual TLS"
     elif settings.tls.cert is not None:
@@ -86,21 +60,26 @@ def _announce(settings: ServerSettings, address: Address) -> None:
     else:
         transport = "plaintext, loopback only" if address.is_loopback else "PLAINTEXT: tokens can be read on the network"
     click.echo(f"serving on {address} ({transport})")
+    if settings.mode == "report":
+        click.echo("AUTHENTICATION IS NOT ENFORCED: mode is report, every call goes on")
+    if metrics is not None:
+        click.echo(f"metrics on http://{metrics}/metrics")
+    sys.stdout.flush()
 
 
-def _announce_dev(settings: ServerSettings, address: Address, embedded: EmbeddedIssuer, all_settings: Settings) -> None:
-    _announce(settings, address)
+def _announce_dev(settings: Settings, embedded: EmbeddedIssuer, address: Address, metrics: Address | None) -> None:
+    _announce(settings.server, address, metrics)
     click.echo(f"embedded issuer {embedded.url} (for development: on loopback it gives a token to whoever asks)")
     token = embedded.mint()
-    security = "" if settings.tls.cert is not None else "-plaintext "
-    click.echo(f"\nCall it, with a token that is good for {all_settings.dev.ttl_s // 60} minutes:\n")
+    security = "" if settings.server.tls.cert is not None else "-plaintext "
+    click.echo(f"\nCall it, with a token that is good for {settings.dev.ttl_s // 60} minutes:\n")
     click.echo(f'  grpcurl {security}-H "authorization: Bearer {token}" {address} {IDENTITY_SERVICE}/WhoAmI\n')
     click.echo("A new token: grpc-bearer token (in a clone: make -s token). Stop: Ctrl-C.")
     sys.stdout.flush()
 
 
 @cli.command("token")
-@_CONFIG
+@CONFIG
 @click.option("--issuer", help="address of the embedded issuer, from the settings by default")
 @click.option("--sub", help="the subject: who the caller is")
 @click.option("--aud", help="the audience: for whom the token is")
@@ -121,7 +100,7 @@ def token_command(
     claims: tuple[str, ...],
 ) -> None:
     """Print a token of the embedded issuer, and nothing else."""
-    with _one_line_errors():
+    with one_line_errors():
         settings = load(config)
         if issuer is not None and url_fault(issuer, allow_insecure_http=True):
             raise SettingsError(f"--issuer: is no address of an issuer; write it as http://{settings.dev.listen}")
@@ -154,3 +133,7 @@ def settings_command(as_json: bool) -> None:
 def proto_path_command() -> None:
     """Print the folder of our .proto files, for your own protoc: -I"$(grpc-bearer proto-path)"."""
     click.echo(proto_path())
+
+
+for command in (policy_command, explain_command, check_config_command):
+    cli.add_command(command)

@@ -95,8 +95,8 @@ def _probe(address: Address) -> None:
     """Bind once for the operating system's reason: grpc's own error has none, and logs a page about it."""
     try:
         found: Sequence[Any] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        raise ListenError(f"server.listen: the host of {address} has no address here") from None
+    except (OSError, UnicodeError) as error:
+        raise ListenError(listen_fault(address, "server.listen", error)) from None
     family, kind, protocol, _name, target = found[0]
     with socket.socket(family, kind, protocol) as sock:
         # As grpc does: a port whose last connections are still closing is free.
@@ -107,8 +107,10 @@ def _probe(address: Address) -> None:
             raise ListenError(listen_fault(address, "server.listen", error)) from None
 
 
-def listen_fault(address: Address, setting: str, error: OSError) -> str:
-    """One line for an address that cannot be bound."""
+def listen_fault(address: Address, setting: str, error: OSError | UnicodeError) -> str:
+    """One line for an address that cannot be resolved or bound."""
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return f"{setting}: the host of {address} has no address here"
     variable = variable_of(setting.split("."))
     if error.errno == errno.EADDRINUSE:
         return f"{setting}: {address} is taken by another program; stop that one, or set {variable} to another port"

@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from .settings import ENV_DELIMITER, ENV_PREFIX, Address, Settings, variable_of
 
 MAX_FILE_BYTES: Final = 1 << 20
+LISTS: Final[Mapping[str, Any]] = {"issuers": {}, "rules": {"claims": {}}}
+"""The lists of tables, with those in their elements."""
 
 
 class SettingsError(Exception):
@@ -41,7 +43,24 @@ class Setting:
 
 def load(path: Path | None) -> Settings:
     """The settings from `path` (None: from the environment alone). Raises `SettingsError`."""
-    values = {} if path is None else _from_file(path)
+    return parse(None if path is None else read(path), path)
+
+
+def read(path: Path) -> bytes:
+    """The content of a settings file. Raises `SettingsError`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise SettingsError(f"{path}: is larger than {MAX_FILE_BYTES} bytes; is it a settings file?")
+    return content
+
+
+def parse(content: bytes | None, path: Path | None) -> Settings:
+    """The settings from a file's content, `path` only being its name, and from the environment. Raises `SettingsError`."""
+    values = {} if content is None else _values(content, path)
     _refuse_unknown_variables()
     try:
         return Settings(**values)
@@ -50,25 +69,28 @@ def load(path: Path | None) -> Settings:
         raise SettingsError(*[_line(detail, path) for detail in details]) from None
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _values(content: bytes, path: Path | None) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise SettingsError(f"{path}: is larger than {MAX_FILE_BYTES} bytes; is it a settings file?")
-    try:
-        values = tomllib.loads(data.decode("utf-8"))
+        values = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text; TOML has to be") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
-    issuers = values.get("issuers")
-    if isinstance(issuers, list):
-        # By index, so that a variable of the environment overrides a member of one element and not the whole list.
-        values["issuers"] = {str(index): table for index, table in enumerate(issuers)}
-    return values
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply; is it a settings file?") from None
+    indexed: dict[str, Any] = _indexed(values, LISTS)
+    return indexed
+
+
+def _indexed(table: Any, lists: Mapping[str, Any]) -> Any:
+    """Lists of tables by index, so that a variable of the environment overrides a member of one element and not the list."""
+    if not isinstance(table, dict):
+        return table
+    found = {name: table[name] for name in lists if isinstance(table.get(name), list)}
+    return table | {
+        name: {str(index): _indexed(element, lists[name]) for index, element in enumerate(elements)}
+        for name, elements in found.items()
+    }
 
 
 def _refuse_unknown_variables() -> None:

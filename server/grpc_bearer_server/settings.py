@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from grpc_bearer import CachePolicy, ConfigurationError, FetchOptions, Issuer
+from grpc_bearer import Access, CachePolicy, ClaimRule, ConfigurationError, FetchOptions, Issuer, Policy, Rule, Streams
 from grpc_bearer.authenticator import DEFAULT_MAX_TOKEN_BYTES
 from grpc_bearer.issuer import DEFAULT_ALGORITHMS
 from grpc_bearer.keys.fetch import is_loopback
+from grpc_bearer.observe import Mode
 
 ENV_PREFIX: Final = "GRPC_BEARER_"
 ENV_DELIMITER: Final = "__"
@@ -72,13 +73,21 @@ def _list_of_text(value: Any) -> Any:
     return [element.strip() for element in value.split(",") if element.strip()] if isinstance(value, str) else value
 
 
-def _by_index(value: Any) -> Any:
+_NUMBERED: Final = {
+    "issuers": ("[[issuers]]", ("issuers", 0, "issuer")),
+    "rules": ("[[rules]]", ("rules", 0, "methods")),
+    "claims": ("[[rules.claims]]", ("rules", 0, "claims", 0, "name")),
+}
+
+
+def _by_index(value: Any, info: ValidationInfo) -> Any:
     """A list of tables from the environment: `..._0_...`, `..._1_...`, in that order."""
     if not isinstance(value, dict):
         return value
     if not all(index.isascii() and index.isdigit() for index in value):
+        written, location = _NUMBERED[info.field_name or ""]
         raise ValueError(
-            f"is a list: write [[issuers]] in the file, and number the elements in variables: {ENV_PREFIX}ISSUERS__0__ISSUER"
+            f"is a list: write {written} in the file, and number the elements in variables: {variable_of(location)}"
         )
     return [value[index] for index in sorted(value, key=int)]
 
@@ -135,6 +144,8 @@ class ServerSettings(_Table):
     allow_plaintext: bool = Field(default=False, description="serve without TLS on an address other than loopback")
     reflection: bool = Field(default=False, description="answer gRPC server reflection, without a token")
     public_methods: Texts = Field(default=(), description="further methods without a token: /package.Service/Method")
+    mode: Mode = Field(default="enforce", description="enforce, or report: every call goes on, the log says what it would be")
+    strict: bool = Field(default=False, description="each method served has to have a rule or an option in its proto")
     reveal_reasons: bool = Field(default=True, description="tell callers why they are refused, or the bare code")
     max_token_bytes: int = Field(default=DEFAULT_MAX_TOKEN_BYTES, ge=256, le=1 << 20, description="longer tokens are refused")
     drain_s: float = Field(default=10.0, ge=0, le=3600, description="how long calls may go on after SIGTERM")
@@ -148,6 +159,7 @@ class ServerSettings(_Table):
     keepalive_s: Seconds = Field(default=60.0, description="a silent connection's client is asked for a sign of life")
     keepalive_timeout_s: Seconds = Field(default=20.0, description="and the connection closed when none comes within this")
     min_ping_interval_s: Seconds = Field(default=10.0, description="clients that ping more often are disconnected")
+    reload_s: float = Field(default=2.0, ge=0, le=3600, description="how often the file is looked at for changes; 0: never")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what the log on stderr has")
     tls: TlsSettings = Field(default=TlsSettings(), description="TLS files")
 
@@ -174,6 +186,7 @@ class IssuerSettings(_Table):
     leeway_s: float = Field(default=30.0, description="clock skew granted to exp, nbf and iat")
     max_lifetime_s: float | None = Field(default=None, description="exp at most this long after iat")
     require_at_jwt: bool = Field(default=False, description="accept only access tokens by RFC 9068: typ at+jwt")
+    scope_claims: Texts = Field(default=(), description="further claims that hold scopes, as realm_access.roles")
     fetch: Annotated[FetchOptions, BeforeValidator(_known_fields(FetchOptions))] = FetchOptions()
     cache: Annotated[CachePolicy, BeforeValidator(_known_fields(CachePolicy))] = CachePolicy()
 
@@ -198,9 +211,51 @@ class IssuerSettings(_Table):
             leeway_s=self.leeway_s,
             max_lifetime_s=self.max_lifetime_s,
             require_at_jwt=self.require_at_jwt,
+            scope_claims=self.scope_claims,
             fetch=self.fetch,
             cache=self.cache,
         )
+
+
+class ClaimRuleSettings(_Table):
+    """An element of [[rules]] claims: the arguments of `grpc_bearer.ClaimRule`."""
+
+    name: str = Field(description="the claim, or a path into nested ones with dots")
+    any_of: Texts = Field(default=(), description="one of the claim's values has to be one of these")
+    all_of: Texts = Field(default=(), description="each of these has to be one of the claim's values")
+    present: bool = Field(default=False, description="the claim has to be there")
+
+
+class RuleSettings(_Table):
+    """[[rules]]: a `grpc_bearer.Policy` for methods by name; wins over what their protos say."""
+
+    methods: Texts = Field(min_length=1, description="package.Service/Method, or package.Service/* for the rest of a service")
+    access: Access = Field(default=Access.AUTHENTICATED, description="authenticated, public, optional or deny")
+    scopes: Texts = Field(default=(), description="scopes that the token has to have, all of them")
+    any_scopes: Texts = Field(default=(), description="scopes of which the token has to have one")
+    claims: Annotated[tuple[ClaimRuleSettings, ...], BeforeValidator(_by_index)] = Field(default=())
+    issuers: Texts = Field(default=(), description="issuers whose tokens are accepted")
+    audiences: Texts = Field(default=(), description="`aud` has to name one of these")
+    max_age_s: float | None = Field(default=None, description="seconds since auth_time (else iat), at the most")
+    streams: Streams = Field(default=Streams.TERMINATE, description="at the token's end: terminate, or finish")
+    stream_grace_s: float = Field(default=0.0, description="how long a stream may go on after its token's end")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RuleSettings:
+        self.to_rule()
+        return self
+
+    def to_rule(self) -> Rule:
+        """The rule for the library. Raises `ConfigurationError`, a `ValueError`."""
+        claims = tuple(ClaimRule(rule.name, rule.any_of, rule.all_of, rule.present) for rule in self.claims)
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ("methods", "claims")}
+        return Rule(self.methods, Policy(claims=claims, **fields))
+
+
+class MetricsSettings(_Table):
+    """[metrics]: for Prometheus, over HTTP."""
+
+    listen: Listen | None = Field(default=None, description="HOST:PORT of /metrics; without it there is none")
 
 
 class DevSettings(_Table):
@@ -221,6 +276,8 @@ class Settings(BaseSettings):
 
     server: ServerSettings = ServerSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], BeforeValidator(_by_index)] = ()
+    rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(_by_index)] = ()
+    metrics: MetricsSettings = MetricsSettings()
     dev: DevSettings = DevSettings()
 
     @classmethod

@@ -156,7 +156,10 @@ def test_a_wrong_argument_is_exit_status_2(arguments: list[str], run: Command) -
     assert ran.err
 
 
-ADD_ISSUERS = "add [[issuers]] to a file for --config, or run serve --dev"
+ADD_ISSUERS = "add [[issuers]] to a file for --config, or use the embedded issuer with --dev"
+
+
+SERVICE = "grpc_bearer.v1.IdentityService"
 
 
 # `serve` sets up logging and signals: it gets a process of its own.
@@ -194,6 +197,11 @@ def serve(folder: Path, *arguments: str, config: str = "", **variables: str) -> 
             ["issuers: 'https://a.example' is listed twice; merge the two"],
         ),
         (
+            ["--dev"],
+            f'[[rules]]\nmethods = ["{SERVICE}/WhoAm"]\n',
+            [f"rules[0]: methods: '{SERVICE}/WhoAm': {SERVICE} has no such method; did you mean WhoAmI?"],
+        ),
+        (
             [],
             '[server]\nlog_level = "all"\n[server.tls]\ncert = "c"\n',
             [
@@ -228,6 +236,18 @@ def test_a_taken_port_ends_serve_with_a_line_and_status_1(tmp_path: Path) -> Non
         "",
         f"grpc-bearer: server.listen: {address} is taken by another program; stop that one, "
         "or set GRPC_BEARER_SERVER__LISTEN to another port\n",
+    )
+
+
+def test_a_taken_port_for_metrics_ends_serve_with_a_line_and_status_1(tmp_path: Path) -> None:
+    with JwksServer(key()) as taken:
+        address = taken.url.removeprefix("http://")
+        ran = serve(tmp_path, config=trusting(taken), METRICS__LISTEN=address)
+    assert ran == Ran(
+        1,
+        "",
+        f"grpc-bearer: metrics.listen: {address} is taken by another program; stop that one, "
+        "or set GRPC_BEARER_METRICS__LISTEN to another port\n",
     )
 
 
@@ -268,8 +288,17 @@ def test_the_first_line_says_who_can_read_along(
     host: str, files: dict[str, str], transport: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = Address(host, 50051)
-    _announce(ServerSettings(listen=address, allow_plaintext=True, tls=TlsSettings.model_validate(files)), address)
+    _announce(ServerSettings(listen=address, allow_plaintext=True, tls=TlsSettings.model_validate(files)), address, None)
     assert capsys.readouterr().out == f"serving on {host}:50051 ({transport})\n"
+
+
+def test_what_else_an_operator_has_to_know_follows_the_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    _announce(ServerSettings(mode="report"), Address("127.0.0.1", 50051), Address("::1", 9464))
+    assert capsys.readouterr().out.splitlines() == [
+        "serving on 127.0.0.1:50051 (plaintext, loopback only)",
+        "AUTHENTICATION IS NOT ENFORCED: mode is report, every call goes on",
+        "metrics on http://[::1]:9464/metrics",
+    ]
 
 
 # `python -m grpc_bearer_server` and what is not installed.
@@ -289,7 +318,7 @@ def without(folder: Path, module: str, missing: str) -> str:
     return f"sys.path.insert(0, {str(folder)!r})"
 
 
-@pytest.mark.parametrize("missing", ["click", "pydantic_settings"])
+@pytest.mark.parametrize("missing", ["click", "pydantic_settings", "prometheus_client", "rich"])
 def test_without_the_extra_a_command_names_what_is_missing_and_how_to_install_it(missing: str, tmp_path: Path) -> None:
     ran = main_with(tmp_path, without(tmp_path, "click", f"{missing}.part"), "serve")
     said = f"this command needs the package {missing}.part; install it with: pip install 'grpc-bearer[server]'"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from grpc_bearer_server.assembly import policies_of
 from grpc_bearer_server.loading import listing, load
 from grpc_bearer_server.settings import Settings, variable_of
 
@@ -20,27 +23,36 @@ def test_the_table_has_every_setting_with_its_variable_and_default() -> None:
     assert documented == [(setting.key, setting.variable, setting.default) for setting in listing()]
 
 
-def test_the_example_file_is_one_that_loads(tmp_path: Path) -> None:
+def test_the_example_file_is_one_that_loads_and_that_the_service_can_use(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(EXAMPLE)
     settings = load(path)
     assert settings.server.tls.client_ca == Path("/etc/grpc-bearer/clients.crt")
     assert [issuer.issuer for issuer in settings.issuers] == ["https://issuer.example"]
-    defaults = Settings.model_validate({"issuers": [{"issuer": "https://issuer.example", "audiences": ["orders"]}]})
-    assert settings.issuers == defaults.issuers
-    assert settings.dev == defaults.dev
-    own = {"listen", "tls"}  # what an operator has to say
-    assert settings.server.model_dump(exclude=own) == defaults.server.model_dump(exclude=own)
+    assert policies_of(settings).for_method("/grpc_bearer.v1.IdentityService/WhoAmI").source == "rules[0]"
+    own = {"issuers": [{"issuer": "https://issuer.example", "audiences": ["orders"]}], "rules": [{"methods": ["a.B/C"]}]}
+    defaults = Settings.model_validate(own)
+    methods = settings.rules[0].methods  # what an operator has to say, as
+    server = defaults.server.model_copy(update={"listen": settings.server.listen, "tls": settings.server.tls})  # and this
+    rule = defaults.rules[0].model_copy(update={"methods": methods})
+    assert settings == defaults.model_copy(update={"server": server, "rules": (rule,)})
 
 
 def test_the_example_file_has_every_setting_those_that_exclude_each_other_as_comments() -> None:
     whole = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", EXAMPLE, flags=re.MULTILINE))
-    (issuer,) = whole.pop("issuers")
-    shown = [(table, name) for table in ("fetch", "cache") for name in issuer.pop(table)] + [(name,) for name in issuer]
-    keys = [f"issuers[0].{'.'.join(names)}" for names in shown]
-    keys += [f"server.tls.{name}" for name in whole["server"].pop("tls")]
-    keys += [f"{table}.{name}" for table in whole for name in whole[table]]
-    assert sorted(keys) == sorted(setting.key for setting in listing())
+    assert sorted(keys_of(whole)) == sorted(setting.key for setting in listing())
+
+
+def keys_of(value: Any, key: str = "") -> Iterator[str]:
+    """The places of all values in a settings file."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from keys_of(member, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        (element,) = value
+        yield from keys_of(element, f"{key}[0]")
+    else:
+        yield key
 
 
 def test_the_variables_of_the_page_are_those_of_settings() -> None:

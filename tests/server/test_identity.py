@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,8 +13,9 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from grpc_bearer import Authenticator, AuthError, Claims, Issuer, Reason
-from grpc_bearer.claims import bind_claims
+from grpc_bearer import Authenticator, AuthError, Claims, Issuer, Policies, Policy, Reason, Rule, Streams
+from grpc_bearer.aio import AuthInterceptor
+from grpc_bearer.handlers import behaviour_of
 from grpc_bearer.strict_json import MAX_DEPTH
 from grpc_bearer.v1.identity_pb2 import (
     Identity,
@@ -34,6 +36,7 @@ from tests.support.virtual_time import run_in_virtual_time
 
 NOW = 1_800_000_000.0
 LEEWAY_S = 30.0
+WATCH_IDENTITY = "/grpc_bearer.v1.IdentityService/WatchIdentity"
 ACTIVE = WatchIdentityResponse.STATE_ACTIVE
 EXPIRING = WatchIdentityResponse.STATE_EXPIRING
 UNSET: dict[str, Any] = dict.fromkeys(("sub", "iat", "jti", "client_id", "scope"))
@@ -65,7 +68,7 @@ async def stub_of(service: IdentityService, **of_interceptor: Any) -> AsyncItera
 
 
 async def who_am_i(token: str) -> Identity:
-    async with stub_of(IdentityService({})) as stub:
+    async with stub_of(IdentityService()) as stub:
         answer: WhoAmIResponse = await stub.WhoAmI(WhoAmIRequest(), metadata=bearer(token), timeout=PATIENCE_S)
         return answer.identity
 
@@ -148,12 +151,21 @@ def test_a_key_without_an_id_is_told_as_none() -> None:
     assert identity_of(claims).key_id == ""
 
 
-# WatchIdentity over a real connection. Its clock reads one moment after the other; the token is good for a minute from `NOW`.
+async def test_a_call_that_goes_on_without_a_token_is_told_no_identity() -> None:
+    service = IdentityService()
+    async with stub_of(service, mode="report") as stub:
+        answer = await stub.WhoAmI(WhoAmIRequest(), timeout=PATIENCE_S)
+        assert answer == WhoAmIResponse()
+        call = stub.WatchIdentity(WatchIdentityRequest(), timeout=PATIENCE_S)
+        assert await anext(aiter(call)) == WatchIdentityResponse()
+        service.drain()
+        assert (await outcome(call)).code is grpc.StatusCode.UNAVAILABLE
 
 
-def before_expiry(*moments_s: float) -> Callable[[], float]:
-    moments = iter([NOW + 60 - moment_s for moment_s in moments_s])
-    return lambda: next(moments)
+# WatchIdentity over a real connection.
+
+ABOUT_TO_END = NOW - LEEWAY_S + 0.3
+"""An `exp` whose stream has so long to live where it is `NOW`."""
 
 
 async def watched(stub: Any, token: str) -> Outcome:
@@ -161,41 +173,36 @@ async def watched(stub: Any, token: str) -> Outcome:
     return await outcome(stub.WatchIdentity(WatchIdentityRequest(), metadata=bearer(token), timeout=PATIENCE_S))
 
 
-def states(end: Outcome) -> list[tuple[int, float]]:
-    return [(answer.state, answer.expires_in.ToTimedelta().total_seconds()) for answer in end.responses]
-
-
-async def test_a_watched_identity_comes_at_once_changes_its_state_and_ends_when_the_leeway_is_over() -> None:
-    clock = before_expiry(60.01, 0.01 - LEEWAY_S, -LEEWAY_S)
-    async with stub_of(IdentityService({ISSUER: LEEWAY_S}, clock=clock)) as stub:
-        end = await watched(stub, mint(now=NOW))
-    assert states(end) == [(ACTIVE, 60.01), (EXPIRING, -29.99)]
-    assert all(answer.identity == identity_of(claims_of()) for answer in end.responses)
+async def test_a_watched_identity_comes_at_once_and_ends_when_the_leeway_is_over() -> None:
+    async with stub_of(IdentityService(clock=lambda: NOW)) as stub:
+        end = await watched(stub, mint(now=NOW, iat=None, exp=ABOUT_TO_END))
+    (answer,) = end.responses
+    assert answer.identity == identity_of(claims_of(iat=None, exp=ABOUT_TO_END))
+    assert (answer.state, answer.expires_in.ToTimedelta().total_seconds()) == (EXPIRING, pytest.approx(0.3 - LEEWAY_S))
     assert (end.code, end.message) == (grpc.StatusCode.UNAUTHENTICATED, "the bearer token has expired")
     assert end.info is not None
     assert (end.reason, end.info.domain) == ("TOKEN_EXPIRED", "grpc-bearer")
-    assert dict(end.info.metadata) == {"expired_at": "2027-01-15T08:01:00Z"}
+    assert dict(end.info.metadata) == {"expired_at": "2027-01-15T07:59:30Z"}
     assert str(dict(end.trailers)["www-authenticate"]).startswith('Bearer error="invalid_token"')
 
 
 async def test_the_end_of_a_watched_identity_is_a_bare_code_where_reasons_are_hidden() -> None:
-    service = IdentityService({}, reveal_reasons=False, clock=before_expiry(0))
-    async with stub_of(service, reveal_reasons=False) as stub:
-        end = await watched(stub, mint(now=NOW))
-    assert (end.code, end.message) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    async with stub_of(IdentityService(clock=lambda: NOW), reveal_reasons=False) as stub:
+        end = await watched(stub, mint(now=NOW, exp=ABOUT_TO_END))
+    assert (end.code, end.message, len(end.responses)) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", 1)
     assert not {"grpc-status-details-bin", "www-authenticate"} & set(dict(end.trailers))
 
 
 async def test_the_end_of_a_watched_identity_is_logged_once_without_the_token(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "grpc_bearer")
-    async with stub_of(IdentityService({}, clock=before_expiry(0))) as stub:
-        await watched(stub, mint(now=NOW))
+    async with stub_of(IdentityService(clock=lambda: NOW)) as stub:
+        await watched(stub, mint(now=NOW, exp=ABOUT_TO_END))
     (record,) = [record for record in caplog.records if record.name == "grpc_bearer"]
-    assert record.getMessage() == ("refused /grpc_bearer.v1.IdentityService/WatchIdentity: TOKEN_EXPIRED: exp has passed")
+    assert record.getMessage() == f"refused {WATCH_IDENTITY}: TOKEN_EXPIRED: exp has passed"
 
 
 async def test_a_drain_ends_watched_identities_as_unavailable_those_that_come_later_too() -> None:
-    service = IdentityService({}, clock=lambda: NOW)
+    service = IdentityService(clock=lambda: NOW)
     async with stub_of(service) as stub:
         call = stub.WatchIdentity(WatchIdentityRequest(), metadata=bearer(mint(now=NOW)), timeout=PATIENCE_S)
         await anext(aiter(call))
@@ -204,61 +211,88 @@ async def test_a_drain_ends_watched_identities_as_unavailable_those_that_come_la
             assert (end.code, end.message) == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down, call again")
 
 
-# The whole life of a token, in virtual time.
+# The whole life of a token in virtual time: the interceptor and the service, without a connection.
 
 
 class Context:
-    """What WatchIdentity uses of grpc's context. Its `abort` returns, as it does on no version of grpc's asyncio server."""
+    """What the two use of grpc's context. Its `abort` returns, as it does on no version of grpc's asyncio server."""
 
     def __init__(self) -> None:
-        self.aborted: list[grpc.StatusCode] = []
+        self.said: list[tuple[float, int, float]] = []
 
     def set_trailing_metadata(self, trailers: object) -> None:
         """Not of interest here."""
 
+    async def write(self, answer: WatchIdentityResponse) -> None:
+        self.said.append((asyncio.get_running_loop().time(), answer.state, answer.expires_in.ToTimedelta().total_seconds()))
+
     async def abort(self, code: grpc.StatusCode, _text: str) -> None:
-        self.aborted.append(code)
+        self.said.append((asyncio.get_running_loop().time(), code.value[0], 0))
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise asyncio.CancelledError
 
 
-def lifetime(lives_s: float, leeway_s: dict[str, float]) -> list[tuple[float, int, float]]:
-    """When WatchIdentity of a token with so long to live says what, in seconds from its start; the end is (when, 0, 0)."""
+def lifetime(lives_s: float, leeway_s: float, streams: Streams = Streams.TERMINATE) -> list[tuple[float, int, float]]:
+    """When WatchIdentity of a token with so long to live says what, in seconds from its start; last the code of its end.
+
+    The service drains in five minutes.
+    """
 
     async def watch() -> list[tuple[float, int, float]]:
         loop = asyncio.get_running_loop()
         context: Any = Context()
-        bind_claims(claims_of(exp=NOW + lives_s))
-        service = IdentityService(leeway_s, clock=lambda: NOW + loop.time())
-        said: list[tuple[float, int, float]] = []
+        service = IdentityService(clock=lambda: NOW + loop.time())
+        loop.call_later(300, service.drain)
+        policies = Policies(rules=[Rule([WATCH_IDENTITY], Policy(streams=streams))])
+        details: Any = SimpleNamespace(
+            method=WATCH_IDENTITY, invocation_metadata=bearer(mint(now=NOW, iat=None, exp=NOW + lives_s))
+        )
 
-        async def listen() -> None:
-            async for answer in service.WatchIdentity(WatchIdentityRequest(), context):
-                said.append((loop.time(), answer.state, answer.expires_in.ToTimedelta().total_seconds()))  # noqa: PERF401
+        async def continuation(_details: Any) -> Any:
+            return grpc.unary_stream_rpc_method_handler(service.WatchIdentity)
 
-        with pytest.raises(AuthError) as refusal:
-            await listen()
-        assert refusal.value.reason is Reason.TOKEN_EXPIRED
-        assert context.aborted == [grpc.StatusCode.UNAUTHENTICATED]
-        return [*said, (loop.time(), 0, 0)]
+        clock = service._clock
+        with Authenticator([issuer_of(leeway_s=leeway_s)], policies=policies, clock=clock) as auth:
+            handler = await AuthInterceptor(auth).intercept_service(continuation, details)
+            assert handler is not None
+            answering = behaviour_of(handler)(WatchIdentityRequest(), context)
+            if hasattr(answering, "__aiter__"):  # not ended by the interceptor
+                with suppress(asyncio.CancelledError):
+                    async for answer in answering:
+                        await context.write(answer)
+            else:
+                with pytest.raises(AuthError) as refusal:
+                    await answering
+                assert refusal.value.reason is Reason.TOKEN_EXPIRED
+        return context.said  # type: ignore[no-any-return]
 
     return run_in_virtual_time(watch())
+
+
+ENDED = grpc.StatusCode.UNAUTHENTICATED.value[0]
+DRAINED = grpc.StatusCode.UNAVAILABLE.value[0]
 
 
 @pytest.mark.parametrize(
     ("lives_s", "leeway_s", "said"),
     [
-        (
-            150,
-            {ISSUER: LEEWAY_S},
-            [(0, ACTIVE, 150), (60, ACTIVE, 90), (90, EXPIRING, 60), (150, EXPIRING, 0), (180, 0, 0)],
-        ),
-        (120, {ISSUER: 0.0}, [(0, ACTIVE, 120), (60, EXPIRING, 60), (120, 0, 0)]),
-        (60, {ISSUER: 90.0}, [(0, EXPIRING, 60), (60, EXPIRING, 0), (120, EXPIRING, -60), (150, 0, 0)]),
-        (10, {"https://another.example": LEEWAY_S}, [(0, EXPIRING, 10), (10, 0, 0)]),
-        (0, {}, [(0, 0, 0)]),
+        (150, LEEWAY_S, [(0, ACTIVE, 150), (60, ACTIVE, 90), (90, EXPIRING, 60), (150, EXPIRING, 0), (180, ENDED, 0)]),
+        (120.5, 0, [(0, ACTIVE, 120.5), (60, ACTIVE, 60.5), (60.5, EXPIRING, 60), (120.5, ENDED, 0)]),
+        (60, 90, [(0, EXPIRING, 60), (60, EXPIRING, 0), (120, EXPIRING, -60), (150, ENDED, 0)]),
+        (10, 0, [(0, EXPIRING, 10), (10, ENDED, 0)]),
+        (-89, 90, [(0, EXPIRING, -89), (1, ENDED, 0)]),
+        (0, 0, [(0, ENDED, 0)]),
     ],
 )
 def test_a_watched_identity_is_told_every_minute_and_at_each_change_of_its_state(
-    lives_s: float, leeway_s: dict[str, float], said: list[tuple[float, int, float]]
+    lives_s: float, leeway_s: float, said: list[tuple[float, int, float]]
 ) -> None:
     for moment, expected in zip(lifetime(lives_s, leeway_s), said, strict=True):
         assert moment == pytest.approx(expected)
+
+
+def test_a_watched_identity_goes_on_after_its_token_where_a_rule_lets_streams_finish() -> None:
+    said = [(0, EXPIRING, 60), (60, EXPIRING, 0), (120, EXPIRING, -60), (180, EXPIRING, -120), (240, EXPIRING, -180)]
+    for moment, expected in zip(lifetime(60, 0, Streams.FINISH)[:5], said, strict=True):
+        assert moment == pytest.approx(expected)
+    assert lifetime(60, 0, Streams.FINISH)[-1] == pytest.approx((300, DRAINED, 0))

@@ -94,7 +94,7 @@ def test_the_case_of_a_variable_does_not_matter(environment: pytest.MonkeyPatch)
 WRONG_IN_FILE = {
     # what is not there
     "[sever]": "sever: no such setting; did you mean server?",
-    "[x]": "x: no such setting; there are server, issuers, dev",
+    "[x]": "x: no such setting; there are server, issuers, rules, metrics, dev",
     '[server]\nlistn = "x"': "server.listn: no such setting; did you mean listen?",
     '[server]\nstack = "sync"': "server.stack: no such setting; there are listen, ",
     '[server.tls]\ncrt = "x"': "server.tls.crt: no such setting; did you mean cert?",
@@ -142,7 +142,7 @@ def test_a_wrong_setting_in_the_file_is_one_line_that_names_it_and_how_to_mend_i
 
 WRONG_VARIABLES = {
     "SERVR__LISTEN": "no such setting; did you mean server?",
-    "X__Y": "no such setting; there are server, issuers, dev",
+    "X__Y": "no such setting; there are server, issuers, rules, metrics, dev",
     "SERVER__LISTN": "no such setting; did you mean listen?",
     "SERVER__TLS__CRT": "no such setting; did you mean cert?",
     "SERVER__": "no such setting; there are listen, ",

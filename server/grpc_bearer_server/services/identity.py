@@ -8,15 +8,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from grpc_bearer import Claims, current_claims
-from grpc_bearer.status import grpc_code, log_refusal, message, trailers
+from grpc_bearer import Claims, current_claims_or_none
 from grpc_bearer.v1.identity_pb2 import (
     Identity,
     WatchIdentityRequest,
@@ -25,14 +24,12 @@ from grpc_bearer.v1.identity_pb2 import (
     WhoAmIResponse,
 )
 from grpc_bearer.v1.identity_pb2_grpc import IdentityServiceServicer
-from grpc_bearer.verifier import expired
 
 from . import SHUTTING_DOWN
 
 EXPIRING_S: Final = 60.0
 """A token with less than this to live is STATE_EXPIRING."""
 REPEAT_S: Final = 60.0
-WATCH_METHOD: Final = "/grpc_bearer.v1.IdentityService/WatchIdentity"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _State = WatchIdentityResponse.State
@@ -78,16 +75,9 @@ def _timestamp(numeric_date: float) -> Timestamp:
 
 
 class IdentityService(IdentityServiceServicer):
-    """Runs behind `grpc_bearer.aio.AuthInterceptor`.
+    """Runs behind `grpc_bearer.aio.AuthInterceptor`, which ends a stream when its token expires. `clock`: its clock."""
 
-    `leeway_s`: by issuer, how long after `exp` a token is still good. `reveal_reasons`: as the interceptor's.
-    """
-
-    def __init__(
-        self, leeway_s: Mapping[str, float], *, reveal_reasons: bool = True, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._leeway_s = leeway_s
-        self._reveal_reasons = reveal_reasons
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._draining = asyncio.Event()
 
@@ -96,28 +86,28 @@ class IdentityService(IdentityServiceServicer):
         self._draining.set()
 
     async def WhoAmI(self, request: WhoAmIRequest, context: Context) -> WhoAmIResponse:
-        """The identity behind this call's token."""
-        return WhoAmIResponse(identity=identity_of(current_claims()))
+        """The identity behind this call's token; none where a rule or mode "report" lets calls go on without one."""
+        claims = current_claims_or_none()
+        return WhoAmIResponse(identity=None if claims is None else identity_of(claims))
 
     async def WatchIdentity(self, request: WatchIdentityRequest, context: Context) -> AsyncIterator[WatchIdentityResponse]:
-        """The identity at once, every `REPEAT_S`, and at each change of state; UNAUTHENTICATED when the token has expired."""
-        claims = current_claims()
+        """The identity at once, every `REPEAT_S`, and at each change of state, until the interceptor or the drain ends it."""
+        claims = current_claims_or_none()
+        if claims is None:
+            yield WatchIdentityResponse()
+            await self._draining.wait()
+            await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
         identity = identity_of(claims)
-        ends_at = claims.exp + self._leeway_s.get(claims.iss, 0.0)
-        while (now := self._clock()) < ends_at:
-            expires_in_s = claims.exp - now
+        while True:
+            expires_in_s = claims.exp - self._clock()
             expiring = expires_in_s <= EXPIRING_S
             yield WatchIdentityResponse(
                 identity=identity,
                 state=_State.STATE_EXPIRING if expiring else _State.STATE_ACTIVE,
                 expires_in=_duration(expires_in_s),
             )
-            until_change_s = ends_at - now if expiring else expires_in_s - EXPIRING_S
-            if await self._drained(min(REPEAT_S, until_change_s)):
-                break
-        else:
-            await self._abort_expired(claims, context)
-        await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
+            if await self._drained(REPEAT_S if expiring else min(REPEAT_S, expires_in_s - EXPIRING_S)):
+                await context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
 
     async def _drained(self, timeout_s: float) -> bool:
         try:
@@ -125,13 +115,6 @@ class IdentityService(IdentityServiceServicer):
         except TimeoutError:
             return False
         return True
-
-    async def _abort_expired(self, claims: Claims, context: Context) -> NoReturn:
-        error = expired(claims.exp)
-        log_refusal(WATCH_METHOD, error)
-        context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
-        await context.abort(grpc_code(error), message(error, reveal_reason=self._reveal_reasons))
-        raise error
 
 
 def _duration(seconds: float) -> Duration:
