@@ -18,13 +18,12 @@ import grpc
 
 from benchmarks import pools
 from benchmarks.cpu import resident_bytes
+from benchmarks.peers import by_gate
 from benchmarks.report import Goal, Line
 from benchmarks.server import UNARY
 from benchmarks.stage import Stage
 from benchmarks.stats import Cost, Ratio, multiple_of_base
 from grpc_bearer import Authenticator, CachePolicy, Issuer, aio
-from grpc_bearer.keys.cache import Use
-from grpc_bearer.policy.model import AUTHENTICATED
 from tests.support.tokens import AUDIENCE, jwks, new_key
 
 SAMPLE = 500
@@ -36,7 +35,7 @@ _CACHE = CachePolicy(max_keys=10_000)
 _ENOUGH_TO_WEIGH = 10_000
 """From so many on, what one weighs can be told from the noise of the allocator."""
 
-Turn = Callable[[], None]
+Turn = Callable[[], object]
 T = TypeVar("T")
 
 
@@ -50,22 +49,6 @@ def _resident_growth(make: Callable[[], T]) -> tuple[T, int]:
     made = make()
     gc.collect()
     return made, resident_bytes(os.getpid()) - before
-
-
-def _turn(authenticator: Authenticator, tokens: Sequence[str]) -> Turn:
-    """Every token verified once, as on a miss."""
-    calls = [(("authorization", f"Bearer {token}"),) for token in tokens]
-
-    gate = authenticator.gate
-
-    def turn() -> None:
-        for metadata in calls:
-            candidate = gate.read(metadata)
-            step = gate.key_for(candidate)
-            assert isinstance(step, Use)
-            gate.accept(candidate, step.key, AUTHENTICATED)
-
-    return turn
 
 
 def _taking_turns(turns: Mapping[int, Turn], rounds: int) -> dict[int, list[Cost]]:
@@ -110,7 +93,7 @@ def keys(stage: Stage, numbers: Sequence[int]) -> list[Line]:
     for number in numbers:
         issuer = Issuer(name, audiences=[AUDIENCE], jwks=jwks(*made[:number]), cache=_CACHE)
         authenticator, memory = _resident_growth(partial(Authenticator, [issuer]))
-        turns[number] = _turn(authenticator, [pools.token(made[at % number], at, name) for at in range(SAMPLE)])
+        turns[number] = by_gate(authenticator.gate, [pools.token(made[at % number], at, name) for at in range(SAMPLE)])
     lines = _lines("keys", _taking_turns(turns, stage.timing.rounds))
     return [*lines, _memory("keys", "KB a key", memory, max(numbers))]
 
@@ -123,7 +106,7 @@ def issuers(stage: Stage, numbers: Sequence[int]) -> list[Line]:
     for number in numbers:
         authenticator = Authenticator(listed[:number])
         tokens = [pools.token(made[at % number], at, _issuer_name(at % number)) for at in range(SAMPLE)]
-        turns[number] = _turn(authenticator, tokens)
+        turns[number] = by_gate(authenticator.gate, tokens)
     return _lines("issuers", _taking_turns(turns, stage.timing.rounds))
 
 

@@ -59,6 +59,11 @@ def kind_of(handler: Handler) -> Kind:
     return Kind.SYNC_STREAM if handler.response_streaming else Kind.SYNC_UNARY
 
 
+def _of_kind(handler: Handler, kind: Kind, *behaviours: Behaviour) -> Handler:
+    """The handler around the function for its kind; there is one for each, in the order of `Kind`."""
+    return with_behaviour(handler, dict(zip(Kind, behaviours, strict=True))[kind])
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """When a stream has to end, and how.
@@ -191,13 +196,7 @@ def bounded(handler: Handler, kind: Kind, end: End) -> Handler:
                 raise
         end.mark(context)
 
-    made: Behaviour = {
-        Kind.COROUTINE: coroutine,
-        Kind.ASYNC_GENERATOR: async_generator,
-        Kind.SYNC_UNARY: sync_unary,
-        Kind.SYNC_STREAM: sync_stream,
-    }[kind]
-    return with_behaviour(handler, made)
+    return _of_kind(handler, kind, coroutine, async_generator, sync_unary, sync_stream)
 
 
 def carrying(handler: Handler, kind: Kind, *, with_claims: bool, claims: Claims | None) -> Handler:
@@ -233,10 +232,4 @@ def carrying(handler: Handler, kind: Kind, *, with_claims: bool, claims: Claims 
             if close is not None:
                 here.run(close)
 
-    made: Behaviour = {
-        Kind.COROUTINE: coroutine,
-        Kind.ASYNC_GENERATOR: async_generator,
-        Kind.SYNC_UNARY: sync_unary,
-        Kind.SYNC_STREAM: sync_stream,
-    }[kind]
-    return with_behaviour(handler, made)
+    return _of_kind(handler, kind, coroutine, async_generator, sync_unary, sync_stream)

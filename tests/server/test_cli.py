@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import jwt
 import pytest
 
-from grpc_bearer_server.cli import _announce, cli
+from grpc_bearer_server.cli import _announce
 from grpc_bearer_server.issuer.keys import FILE_NAME
 from grpc_bearer_server.issuer.runner import EmbeddedIssuer
 from grpc_bearer_server.loading import listing
 from grpc_bearer_server.settings import Address, DevSettings, ServerSettings, TlsSettings
+from tests.support.command import Command, Ran
 from tests.support.jwks_server import JwksServer
 from tests.support.processes import PATIENCE_S
 from tests.support.service import COMMAND, FREE_PORTS, environment_with, trusting
@@ -24,29 +25,6 @@ from tests.support.tls import identity
 from tests.support.tokens import key
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What became of a command."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Command:
-    """`grpc-bearer` in this process."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self._capture = capture
-
-    def __call__(self, *arguments: str) -> Ran:
-        with pytest.raises(SystemExit) as end:
-            cli(arguments, prog_name="grpc-bearer")
-        out, err = self._capture.readouterr()
-        assert isinstance(end.value.code, int)
-        return Ran(end.value.code, out, err)
 
 
 @pytest.fixture
