@@ -105,6 +105,12 @@ def test_a_pure_module_rests_on_pure_modules_only(module: str) -> None:
     assert own <= PURE
 
 
+def test_the_memory_of_verdicts_has_a_lock_and_neither_io_nor_a_clock() -> None:
+    imported = imports_of(f"{LIBRARY}.verdict_cache")
+    assert {name for name in IMPURE_IMPORTS if any(is_within(each, name) for each in imported)} == {"threading"}
+    assert {name for name in imported if name in modules() and name not in PACKAGES} <= PURE
+
+
 def test_grpc_is_known_to_the_drivers_alone() -> None:
     assert {name for name in importers_of("grpc") if is_within(name, LIBRARY)} <= DRIVERS
 

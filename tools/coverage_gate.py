@@ -28,6 +28,7 @@ CORE = (
     "policy/*.py",
     "strict_json.py",
     "sync.py",
+    "verdict_cache.py",
     "verifier.py",
 )
 TIMEOUT_S = 60.0

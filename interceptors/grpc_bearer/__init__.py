@@ -10,6 +10,7 @@ from .keys.source import Attempt, FetchedKeys, KeySource
 from .observe import Observation, Observer
 from .policy.model import Access, ClaimRule, Policy, Streams
 from .policy.table import Policies, Rule
+from .verdict_cache import VerdictCachePolicy
 
 __all__ = [
     "Access",
@@ -35,6 +36,7 @@ __all__ = [
     "Rule",
     "StatusCode",
     "Streams",
+    "VerdictCachePolicy",
     "current_claims",
     "current_claims_or_none",
 ]

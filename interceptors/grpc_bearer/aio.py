@@ -17,7 +17,7 @@ import grpc
 
 from .aio_handlers import AuthenticatedContext, End, Kind, bounded, carrying, kind_of
 from .authenticator import Authenticator
-from .bearer import has_authorization
+from .bearer import authorization_value, has_authorization
 from .claims import bind_claims
 from .errors import AuthError
 from .gate import MAX_ROUNDS, Candidate, Gate, Verdict, still_no_key, wait_limit_s
@@ -92,7 +92,11 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """None where there is nothing to verify. Raises `AuthError`."""
         if policy.access is Access.PUBLIC or (policy.access is Access.OPTIONAL and not has_authorization(metadata)):
             return None
-        candidate = gate.read(metadata)
+        authorization = authorization_value(metadata)
+        known = gate.recall(authorization, policy)
+        if known is not None:
+            return known
+        candidate = gate.read_value(authorization)
         step = gate.key_for(candidate)
         key = step.key if isinstance(step, Use) else await self._awaited_key(gate, candidate, step)
         return gate.accept(candidate, key, policy)

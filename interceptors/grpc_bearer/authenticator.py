@@ -11,14 +11,16 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from .errors import ConfigurationError
-from .gate import Gate, Trusted
+from .gate import Gate, Remembered, Trusted
 from .issuer import Issuer
 from .keys.cache import is_fresh, usable_keys
 from .policy.table import Policies
+from .verdict_cache import VerdictCache, VerdictCachePolicy
 
 _log = logging.getLogger("grpc_bearer")
 
 DEFAULT_MAX_TOKEN_BYTES: Final = 16 * 1024
+DEFAULT_VERDICTS: Final = VerdictCachePolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Authenticator:
     """Verifies bearer tokens of the given issuers. Thread-safe; one instance serves sync and asyncio servers alike.
 
     `policies`: what methods require beyond a valid token; by default what their protos say. `max_token_bytes`: longer
-    tokens are refused unread; set `grpc.max_metadata_size` to fit. `clock`: seconds since the epoch, for `exp`, `nbf`, `iat`.
+    tokens are refused unread; set `grpc.max_metadata_size` to fit. `verdicts`: how accepted tokens are remembered. `clock`:
+    seconds since the epoch, for `exp`, `nbf` and `iat`.
     Raises `ConfigurationError`. Construction fetches nothing and starts no thread: a process may fork after it.
     """
 
@@ -53,6 +56,7 @@ class Authenticator:
         *,
         policies: Policies | None = None,
         max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
+        verdicts: VerdictCachePolicy = DEFAULT_VERDICTS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if max_token_bytes < 1:
@@ -61,7 +65,15 @@ class Authenticator:
         self._reloading = threading.Lock()  # never held across I/O: making an issuer's keys fetches nothing
         self._started = False
         self._closed = False
-        self._gate = Gate(_trusted(issuers, {}), policies or Policies(), max_token_bytes, clock)
+        self._verdicts = verdicts
+        self._max_token_bytes = max_token_bytes
+        self._clock = clock
+        self._gate = self._made(_trusted(issuers, {}), policies or Policies())
+
+    def _made(self, trusted: Mapping[str, Trusted], policies: Policies) -> Gate:
+        # With a memory of its own: no verdict of an older version is ever found under a newer one.
+        cache = VerdictCache[Remembered](self._verdicts)
+        return Gate(trusted, policies, self._max_token_bytes, self._clock, cache, self._verdicts.max_age_s)
 
     @property
     def gate(self) -> Gate:
@@ -76,7 +88,7 @@ class Authenticator:
         with self._reloading:
             old = self._gate
             trusted = old.trusted if issuers is None else _trusted(issuers, old.trusted)
-            self._gate = Gate(trusted, policies or old.policies, old.max_token_bytes, old.clock)
+            self._gate = self._made(trusted, policies or old.policies)
             new = [each for each in trusted.values() if each is not old.trusted.get(each.config.issuer)]
             gone = [each for each in old.trusted.values() if trusted.get(each.config.issuer) is not each]
             for each in new:

@@ -2,7 +2,8 @@
 
     gate = authenticator.gate                       # one version of all that a verdict depends on; take it once per call
     policy = gate.policy(method)                    # what the method requires
-    candidate = gate.read(metadata)                 # AuthError, or a token that lacks only its key and signature
+    verdict = gate.recall(authorization, policy)    # AuthError, the verdict on a token seen before, or None:
+    candidate = gate.read_value(authorization)      # AuthError, or a token that lacks only its key and signature
     step = gate.key_for(candidate)                  # AuthError, Use(key), or Wait(flight)
     verdict = gate.accept(candidate, key, policy)   # AuthError, or the claims of a caller that may call
 
@@ -24,8 +25,9 @@ from .keys.cache import Query, Use
 from .keys.jwks import Key
 from .keys.refresher import Keys, Wait
 from .policy.authorize import authorize
-from .policy.model import Access, Policy, Streams
+from .policy.model import AUTHENTICATED, Access, Policy, Streams
 from .policy.table import Policies
+from .verdict_cache import VerdictCache
 from .verifier import (
     TokenRules,
     ValidClaims,
@@ -37,10 +39,10 @@ from .verifier import (
     verify,
 )
 
+Metadata = Iterable[tuple[str, str | bytes]]
+
 MAX_ROUNDS: Final = 3
 """How many fetches a driver waits for: that of a cold cache, and the two that unknown kids can cause in a cooldown."""
-
-Metadata = Iterable[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,26 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token that its issuer's rules accept and that lacks only its key and signature. Nothing of it may be trusted."""
+    """A token that its issuer's rules accept and that lacks only its key and signature. Nothing of it may be trusted.
+
+    `authorization`: the metadata value that it came in, to remember it by once it is verified; None: it is not remembered.
+    """
 
     jws: CompactJws
     valid: ValidClaims
     query: Query
     trusted: Trusted
+    authorization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A token that was accepted: its claims, until when they may be taken as read, and the key set that verified it."""
+
+    claims: Claims
+    until: float
+    trusted: Trusted
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,8 @@ class Gate:
     policies: Policies
     max_token_bytes: int
     clock: Callable[[], float]
+    cache: VerdictCache[Remembered]
+    cached_for_s: float
 
     def policy(self, method: str) -> Policy:
         """What the method requires. Raises `AuthError` POLICY_DENIED where nobody may call, `ConfigurationError`."""
@@ -86,9 +104,39 @@ class Gate:
             raise denied("the method is closed to everybody")
         return policy
 
+    def recall(self, authorization: str, policy: Policy) -> Verdict | None:
+        """The verdict on a token that was accepted before, by the present keys; None where it has to be verified.
+
+        Raises `AuthError` INSUFFICIENT_SCOPE or POLICY_DENIED: the policy is asked each time.
+        """
+        found = self.cache.get(authorization)
+        if found is None:
+            return None
+        now = self.clock()
+        if now >= found.until or found.trusted.keys.state.generation != found.generation:
+            self.cache.discard(authorization)
+            return None
+        if policy is not AUTHENTICATED:
+            authorize(policy, found.claims, now, found.trusted.rules.leeway_s)
+        return _verdict(found.claims, found.trusted.rules.leeway_s, policy)
+
+    def _remember(self, candidate: Candidate, key: Key, claims: Claims, now: float) -> None:
+        """Remember a verified token, if the key that verified it is of the present set."""
+        trusted = candidate.trusted
+        state = trusted.keys.state
+        if candidate.authorization is None or state.key_set is None:
+            return
+        if state.key_set.select(candidate.query.kid, candidate.query.algorithm) is key:
+            until = min(claims.exp + trusted.rules.leeway_s, now + self.cached_for_s, now + trusted.keys.usable_for_s())
+            self.cache.put(candidate.authorization, Remembered(claims, until, trusted, state.generation))
+
     def read(self, metadata: Metadata) -> Candidate:
         """All that can be said of a call's token without its key. Raises `AuthError`."""
-        return self.candidate(parse(bearer_token(authorization_value(metadata), self.max_token_bytes)))
+        return self.read_value(authorization_value(metadata))
+
+    def read_value(self, authorization: str) -> Candidate:
+        """The same of an `authorization` value."""
+        return self.candidate(parse(bearer_token(authorization, self.max_token_bytes)), authorization)
 
     def trusted_issuer(self, issuer: str) -> Trusted:
         """The configured issuer with exactly this `iss`. Raises `AuthError` TOKEN_INVALID."""
@@ -97,12 +145,12 @@ class Gate:
             raise invalid("iss is not a configured issuer")
         return trusted
 
-    def candidate(self, jws: CompactJws) -> Candidate:
+    def candidate(self, jws: CompactJws, authorization: str | None = None) -> Candidate:
         """The issuer chosen, and its rules applied. Raises `AuthError`."""
         trusted = self.trusted_issuer(unverified_issuer(jws.claims_set))
         algorithm = validate_header(jws.header, trusted.rules)
         valid = validate_claims(jws.claims_set, trusted.rules, self.clock())
-        return Candidate(jws, valid, Query(jws.header.kid, algorithm), trusted)
+        return Candidate(jws, valid, Query(jws.header.kid, algorithm), trusted, authorization)
 
     def key_for(self, candidate: Candidate) -> Use | Wait:
         """The key, or a fetch to wait for before asking again. Raises `AuthError`. Never blocks."""
@@ -117,13 +165,18 @@ class Gate:
         if is_expired(valid.exp, leeway_s, now):
             raise expired(valid.exp)
         claims = verify(candidate.jws, valid, candidate.query.algorithm, key)
+        self._remember(candidate, key, claims, now)
         authorize(policy, claims, now, leeway_s)
-        terminates = policy.streams is Streams.TERMINATE
-        return Verdict(claims, valid.exp + leeway_s + policy.stream_grace_s if terminates else None)
+        return _verdict(claims, leeway_s, policy)
 
     def left_s(self, ends_at: float) -> float:
         """Seconds until `ends_at`; negative when it has passed."""
         return ends_at - self.clock()
+
+
+def _verdict(claims: Claims, leeway_s: float, policy: Policy) -> Verdict:
+    terminates = policy.streams is Streams.TERMINATE
+    return Verdict(claims, claims.exp + leeway_s + policy.stream_grace_s if terminates else None)
 
 
 def wait_limit_s(candidate: Candidate) -> float:

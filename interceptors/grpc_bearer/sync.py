@@ -20,11 +20,11 @@ from typing import Any, Final, NoReturn
 import grpc
 
 from .authenticator import Authenticator
-from .bearer import has_authorization
+from .bearer import authorization_value, has_authorization
 from .claims import Claims, bind_claims
 from .errors import AuthError, ConfigurationError, internal, keys_unavailable
 from .expiry import Alarms
-from .gate import MAX_ROUNDS, Candidate, Gate, still_no_key, wait_limit_s
+from .gate import MAX_ROUNDS, Candidate, Gate, Verdict, still_no_key, wait_limit_s
 from .handlers import BoundedByHandler, Handler, behaviour_of, closing, with_behaviour
 from .keys.cache import Use
 from .keys.jwks import Key
@@ -51,12 +51,21 @@ class AuthenticatedContext(grpc.ServicerContext):
 class _Pending:
     """A call that its handler's wrapper has to admit: `candidate` awaits its signature and, when `key` is None, its key.
 
-    With no `candidate` there is nothing to verify: the call goes on without claims.
+    With a `verdict` that is done. With neither there is nothing to verify: the call goes on without claims.
     """
 
-    __slots__ = ("candidate", "gate", "key", "method", "policy")
+    __slots__ = ("candidate", "gate", "key", "method", "policy", "verdict")
 
-    def __init__(self, method: str, gate: Gate, policy: Policy, candidate: Candidate | None, key: Key | None) -> None:
+    def __init__(
+        self,
+        method: str,
+        gate: Gate,
+        policy: Policy,
+        candidate: Candidate | None,
+        key: Key | None,
+        verdict: Verdict | None = None,
+    ) -> None:
+        self.verdict = verdict
         self.method = method
         self.gate = gate
         self.policy = policy
@@ -135,7 +144,11 @@ class AuthInterceptor(grpc.ServerInterceptor):
             if policy.access is Access.OPTIONAL and not has_authorization(metadata):
                 self._verdicts.accepted(method, None)
                 return self._without_claims(method, handler, gate)
-            candidate = gate.read(metadata)
+            authorization = authorization_value(metadata)
+            verdict = gate.recall(authorization, policy)
+            if verdict is not None:
+                return self._known(method, handler, gate, policy, verdict)
+            candidate = gate.read_value(authorization)
             step = gate.key_for(candidate)
             _pending.set(_Pending(method, gate, policy, candidate, step.key if isinstance(step, Use) else None))
             return self._wrappers.get(method, handler)
@@ -143,6 +156,16 @@ class AuthInterceptor(grpc.ServerInterceptor):
             return self._refused(method, handler, gate, error)
         except Exception as error:
             return self._refused(method, handler, gate, unexpected(method, error))
+
+    def _known(self, method: str, handler: Handler, gate: Gate, policy: Policy, verdict: Verdict) -> Handler:
+        """The handler itself where nothing has to be added to it: the hot path."""
+        is_stream = handler.request_streaming or handler.response_streaming
+        if self._context_claims or (is_stream and verdict.ends_at is not None):
+            _pending.set(_Pending(method, gate, policy, None, None, verdict))
+            return self._wrappers.get(method, handler)
+        self._verdicts.accepted(method, verdict.claims)
+        bind_claims(verdict.claims)
+        return handler
 
     def _refused(self, method: str, handler: Handler, gate: Gate, error: AuthError) -> Handler:
         if not self._verdicts.enforced:
@@ -195,9 +218,11 @@ class AuthInterceptor(grpc.ServerInterceptor):
         end: _End | None = None
         claims: Claims | None = None
         try:
+            verdict = pending.verdict
             if pending.candidate is not None:
                 key = pending.key if pending.key is not None else self._awaited_key(pending, pending.candidate, context)
                 verdict = pending.gate.accept(pending.candidate, key, pending.policy)
+            if verdict is not None:
                 claims = verdict.claims
                 end = None if verdict.ends_at is None else _End(pending, claims, verdict.ends_at)
                 self._verdicts.accepted(pending.method, claims)

@@ -48,4 +48,6 @@ def policies_of(settings: Settings, services: Iterable[Any] = OWN_SERVICES) -> P
 
 def authenticator_of(settings: Settings, issuers: Sequence[Issuer], policies: Policies) -> Authenticator:
     """The authenticator of the service. Raises `ConfigurationError`."""
-    return Authenticator(issuers, policies=policies, max_token_bytes=settings.server.max_token_bytes)
+    return Authenticator(
+        issuers, policies=policies, max_token_bytes=settings.server.max_token_bytes, verdicts=settings.verdicts
+    )

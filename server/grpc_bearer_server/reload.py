@@ -93,7 +93,9 @@ class Reloader:
             self._in_use(f"settings reloaded (version {self.generation})")
             if _needs_a_restart(settings) != _needs_a_restart(self._loaded.settings):
                 kept = ", ".join(sorted(RELOADED))
-                _log.warning("[server], [metrics] or [dev] have changed too: that takes a restart, but for %s", kept)
+                _log.warning(
+                    "[server], [verdicts], [metrics] or [dev] have changed too: that takes a restart, but for %s", kept
+                )
             self._loaded = replace(self._loaded, settings=settings, content=content)
 
     async def _settled(self, path: Path) -> bytes:
@@ -130,4 +132,5 @@ class Reloader:
 
 def _needs_a_restart(settings: Settings) -> dict[str, Any]:
     """What of the settings is used at the start only."""
-    return {"server": settings.server.model_dump(exclude=set(RELOADED)), "metrics": settings.metrics, "dev": settings.dev}
+    others = {name: getattr(settings, name) for name in ("verdicts", "metrics", "dev")}
+    return {"server": settings.server.model_dump(exclude=set(RELOADED)), **others}

@@ -14,7 +14,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from grpc_bearer import Access, CachePolicy, ClaimRule, ConfigurationError, FetchOptions, Issuer, Policy, Rule, Streams
+from grpc_bearer import (
+    Access,
+    CachePolicy,
+    ClaimRule,
+    ConfigurationError,
+    FetchOptions,
+    Issuer,
+    Policy,
+    Rule,
+    Streams,
+    VerdictCachePolicy,
+)
 from grpc_bearer.authenticator import DEFAULT_MAX_TOKEN_BYTES
 from grpc_bearer.issuer import DEFAULT_ALGORITHMS
 from grpc_bearer.keys.fetch import is_loopback
@@ -277,6 +288,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], BeforeValidator(_by_index)] = ()
     rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(_by_index)] = ()
+    verdicts: Annotated[VerdictCachePolicy, BeforeValidator(_known_fields(VerdictCachePolicy))] = VerdictCachePolicy()
     metrics: MetricsSettings = MetricsSettings()
     dev: DevSettings = DevSettings()
 

@@ -94,7 +94,7 @@ def test_the_case_of_a_variable_does_not_matter(environment: pytest.MonkeyPatch)
 WRONG_IN_FILE = {
     # what is not there
     "[sever]": "sever: no such setting; did you mean server?",
-    "[x]": "x: no such setting; there are server, issuers, rules, metrics, dev",
+    "[x]": "x: no such setting; there are server, issuers, rules, verdicts, metrics, dev",
     '[server]\nlistn = "x"': "server.listn: no such setting; did you mean listen?",
     '[server]\nstack = "sync"': "server.stack: no such setting; there are listen, ",
     '[server.tls]\ncrt = "x"': "server.tls.crt: no such setting; did you mean cert?",
@@ -102,6 +102,7 @@ WRONG_IN_FILE = {
     f"{ISSUERS}audience = 1": "issuers[1].audience: no such setting; did you mean audiences?",
     f"{ISSUERS}[issuers.fetch]\ntimeout = 1": "issuers[1].fetch: has no setting 'timeout'; there are timeout_s, ",
     f"{ISSUERS}[issuers.cache]\nttl = 1": "issuers[1].cache: has no setting 'ttl'; there are fresh_s, ",
+    "[verdicts]\nmax_age = 1": "verdicts: has no setting 'max_age'; there are max_entries, max_bytes, max_age_s",
     # what is of another kind
     f'server = "{SECRET}"': "server: input should be ",
     f'issuers = "{SECRET}"': "issuers: input should be ",
@@ -119,6 +120,8 @@ WRONG_IN_FILE = {
     "[server]\ndrain_s = nan": "server.drain_s: input should be a finite number",
     "[dev]\nttl_s = 0": "dev.ttl_s: input should be greater than or equal to 1",
     f"{ISSUERS}[issuers.cache]\nmax_keys = 0": "issuers[1].cache: cache: max_keys has to be 1 or more",
+    "[verdicts]\nmax_entries = -1": "verdicts: verdicts: max_entries and max_bytes have to be 0 or more",
+    "[verdicts]\nmax_age_s = 0": "verdicts: verdicts: max_age_s has to be above 0 and at most 86400 seconds",
     f"{ISSUERS}leeway_s = 601": "issuers[1]: issuer 'https://b.example': leeway_s has to be 0 to 600 seconds",
     # what is missing, and what contradicts itself
     f'[[issuers]]\naudiences = ["{SECRET}"]': f"issuers[0].issuer: is missing; set it there or as {P}ISSUERS__0__ISSUER",
@@ -142,7 +145,7 @@ def test_a_wrong_setting_in_the_file_is_one_line_that_names_it_and_how_to_mend_i
 
 WRONG_VARIABLES = {
     "SERVR__LISTEN": "no such setting; did you mean server?",
-    "X__Y": "no such setting; there are server, issuers, rules, metrics, dev",
+    "X__Y": "no such setting; there are server, issuers, rules, verdicts, metrics, dev",
     "SERVER__LISTN": "no such setting; did you mean listen?",
     "SERVER__TLS__CRT": "no such setting; did you mean cert?",
     "SERVER__": "no such setting; there are listen, ",

@@ -226,6 +226,7 @@ async def test_half_a_file_is_not_put_to_use_while_the_rest_of_it_is_written(wat
         ('[server.tls]\ncert = "c"\nkey = "k"\n', True),
         ('[metrics]\nlisten = "127.0.0.1:1"\n', True),
         ("[dev]\nttl_s = 1\n", True),
+        ("[verdicts]\nmax_entries = 0\n", True),
         ("[server]\nstrict = true\n", False),
         ('[server]\npublic_methods = ["/a.B/C"]\n', False),
         ('[[issuers]]\nissuer = "https://a.example"\naudiences = ["a"]\n', False),
@@ -235,7 +236,7 @@ async def test_a_change_that_takes_a_restart_is_told_once(text: str, is_told: bo
     await watched.look(text + GOOD.format("Second"))
     told = (
         logging.WARNING,
-        "[server], [metrics] or [dev] have changed too: that takes a restart, but for public_methods, strict",
+        "[server], [verdicts], [metrics] or [dev] have changed too: that takes a restart, but for public_methods, strict",
     )
     assert watched.said()[1:] == ([told] if is_told else [])
     await watched.look(text + GOOD.format("Third"))

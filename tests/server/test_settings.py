@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from grpc_bearer import CachePolicy, FetchOptions, Issuer
+from grpc_bearer import CachePolicy, FetchOptions, Issuer, Policies, VerdictCachePolicy
+from grpc_bearer_server.assembly import authenticator_of
 from grpc_bearer_server.settings import (
     Address,
     DevSettings,
@@ -19,6 +20,8 @@ from grpc_bearer_server.settings import (
     TlsSettings,
     variable_of,
 )
+from tests.support.tokens import AUDIENCE, ISSUER, jwks, key, mint
+from tests.support.verdicts import authenticate
 
 TLS = {"cert": "cert.pem", "key": "key.pem"}
 
@@ -154,6 +157,16 @@ def test_every_argument_of_an_issuer_can_be_set_and_reaches_the_library() -> Non
     renamed = {"discovery_uri": "discovery"}
     arguments = {renamed.get(spec.name, spec.name) for spec in fields(Issuer)} - in_code_only
     assert set(IssuerSettings.model_fields) == arguments
+
+
+@pytest.mark.parametrize("max_entries", [0, 10])
+def test_how_tokens_are_remembered_reaches_the_library(max_entries: int) -> None:
+    settings = Settings.model_validate({"verdicts": {"max_entries": max_entries, "max_bytes": 1 << 20, "max_age_s": 7}})
+    assert settings.verdicts == VerdictCachePolicy(max_entries, 1 << 20, 7.0)
+    issuer = Issuer(ISSUER, audiences=[AUDIENCE], jwks=jwks(key()))
+    auth = authenticator_of(settings, [issuer], Policies())
+    assert authenticate(auth, mint()).sub == "user-1"
+    assert (len(auth.gate.cache), auth.gate.cached_for_s) == (min(max_entries, 1), 7.0)
 
 
 @pytest.mark.parametrize(

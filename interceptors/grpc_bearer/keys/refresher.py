@@ -47,6 +47,9 @@ class Keys(Protocol):
     def ask(self, query: Query) -> Use | Wait:
         """The key, or something to wait for. Raises `AuthError` TOKEN_INVALID or KEYS_UNAVAILABLE. Never blocks."""
 
+    def usable_for_s(self) -> float:
+        """Seconds for which the present keys may serve if no fetch succeeds from now on."""
+
     def start(self) -> None: ...
     def close(self) -> None: ...
     def on_change(self, callback: Callable[[], None]) -> None: ...
@@ -71,6 +74,10 @@ class StaticKeys:
         if isinstance(found, Key):
             return Use(found)
         raise invalid(found.value)
+
+    def usable_for_s(self) -> float:
+        """For ever."""
+        return float("inf")
 
     def start(self) -> None:
         """There is nothing to start."""
@@ -128,6 +135,11 @@ class Refresher:
     def state(self) -> CacheState:
         """The state at this moment; immutable."""
         return self._state
+
+    def usable_for_s(self) -> float:
+        """Seconds until the present keys are too stale to serve."""
+        state = self._state
+        return state.fetched_at + state.fresh_for_s + self._policy.max_stale_s - self._monotonic()
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Have `callback` called, from the background thread, after each fetch. It must not block."""
