@@ -223,7 +223,7 @@ child = os.fork()
 if child == 0:
     before = cache.get("token")
     cache.put("token", "the child's")
-    os._exit(0 if (before, cache.get("token")) == (None, "the child's") else 1)
+    sys.exit((before, cache.get("token")) != (None, "the child's"))
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or cache.get("token") != "value")
 """
 
