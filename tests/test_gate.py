@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import policies.v1.policies_pb2  # noqa: F401  # whose options are found once it is imported
 import pytest
 
 from grpc_bearer import Authenticator, AuthError, FetchOptions, Issuer, Policies, Policy, Reason, Streams

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from matrix.v1.matrix_pb2 import MatrixRequest, MatrixResponse
 
-from grpc_bearer import AuthError, Reason
+from grpc_bearer import AuthError, Observation, Reason
 from tests.rpc.interceptors import intercepted
 from tests.rpc.streams import (
     FORMS,
@@ -201,6 +201,40 @@ async def test_a_stream_that_its_caller_left_before_it_got_a_worker_is_not_ended
     assert bench.refused == []
 
 
+class Closable:
+    """A response iterator that is no generator. The token of a stream of `LATER` expires with its second response."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.closed = 0
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[MatrixResponse]:
+        return self
+
+    def __next__(self) -> MatrixResponse:
+        self.taken += 1
+        self._clock.advance(1800)
+        return MatrixResponse(text="a")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_the_responses_of_a_synchronous_handler_are_closed_with_their_stream(stack: Stack) -> None:
+    bench = Bench()
+    responses = Closable(bench.clock)
+
+    def unary_stream(_request: Any, _context: Any) -> Closable:
+        return responses
+
+    async with bench.client(stack, handlers({"UnaryStream": unary_stream})) as client:
+        ended = await client.call("UnaryStream", token(LATER))
+        await until(lambda: responses.closed == 1)
+    assert (ended.reason, ended.texts, responses.taken) == ("TOKEN_EXPIRED", ("a",), 2)
+
+
 async def test_a_response_that_is_on_its_way_when_the_token_expires_does_not_keep_the_status_away() -> None:
     """On grpc.aio a thread runs one response ahead of the loop, and the first response takes the initial metadata along."""
     for _ in range(50):
@@ -303,8 +337,13 @@ def unread(channel: grpc.aio.Channel, exp: float) -> Any:
 @pytest.mark.parametrize("form", ["generator", "writer"])
 async def test_a_caller_that_does_not_read_does_not_hold_an_asynchronous_handler(form: str) -> None:
     """The status waits behind the messages on their way, for as long as the caller likes: grpc.aio cannot reset a stream."""
-    flood, bench = Flood(), Bench()
-    async with bench.client("aio", handlers({"UnaryStream": getattr(flood, form)})) as client:
+    flood, bench, was_ended = Flood(), Bench(), list[bool]()
+
+    def observer(observation: Observation) -> None:
+        bench.observations.append(observation)
+        was_ended.append(flood.ended.is_set())
+
+    async with bench.client("aio", handlers({"UnaryStream": getattr(flood, form)}), observer=observer) as client:
         call = unread(client.channel, SOON)
         await until(flood.ended.is_set)
         sent = flood.sent
@@ -313,6 +352,7 @@ async def test_a_caller_that_does_not_read_does_not_hold_an_asynchronous_handler
         ended = await outcome(call)
     assert ended.reason == "TOKEN_EXPIRED"
     assert len(ended.responses) <= sent == flood.sent
+    assert was_ended == [False, True]  # when it was let in, and when its status was made
     assert bench.refused == [Reason.TOKEN_EXPIRED]
 
 
