@@ -133,10 +133,14 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(deny)
 
     async def _abort(self, context: Any, method: str, error: AuthError) -> NoReturn:
+        await context.abort(*self._told(context, method, error))
+        raise error  # abort raises; on no version of grpcio may a refused call go on
+
+    def _told(self, context: Any, method: str, error: AuthError) -> tuple[grpc.StatusCode, str]:
+        """Report a refusal and set its trailers. What is left to send: code and message."""
         self._verdicts.refused(method, error)
         context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
-        await context.abort(grpc_code(error), message(error, reveal_reason=self._reveal_reasons))
-        raise error  # abort raises; on no version of grpcio may a refused call go on
+        return grpc_code(error), message(error, reveal_reason=self._reveal_reasons)
 
     def _carried(self, method: str, handler: Handler, gate: Gate, verdict: Verdict | None) -> Handler:
         """The handler itself where nothing has to be added to it; wrapped for this call where something has."""
@@ -155,17 +159,13 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             await self._abort(context, method, expired(exp))
 
         def mark(context: Any) -> None:
-            error = expired(exp)
-            self._verdicts.refused(method, error)
-            context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
-            context.set_code(grpc_code(error))
-            context.set_details(message(error, reveal_reason=self._reveal_reasons))
+            code, text = self._told(context, method, expired(exp))
+            context.set_code(code)
+            context.set_details(text)
 
         def abort_in_thread(context: Any) -> NoReturn:
             error = expired(exp)
-            self._verdicts.refused(method, error)
-            context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
-            context.abort(grpc_code(error), message(error, reveal_reason=self._reveal_reasons))
+            context.abort(*self._told(context, method, error))
             raise error
 
         return End(lambda: gate.left_s(ends_at), abort, abort_in_thread, mark)
