@@ -59,7 +59,7 @@ def raw(task: Task) -> VerifyAll:
     inputs = []
     for token in task.tokens:
         signing_input, _dot, signature = token.rpartition(".")
-        octets = base64url(signature)
+        octets = base64url(signature.encode())
         if task.algorithm == "ES256":
             octets = encode_dss_signature(int.from_bytes(octets[:32], "big"), int.from_bytes(octets[32:], "big"))
         inputs.append((signing_input.encode(), octets))

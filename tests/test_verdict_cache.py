@@ -13,15 +13,35 @@ from grpc_bearer import ConfigurationError, VerdictCachePolicy
 from grpc_bearer.verdict_cache import VerdictCache
 
 
-def cache_of(max_entries: int = 1000, max_bytes: int = 1_000_000) -> VerdictCache[str]:
-    return VerdictCache(VerdictCachePolicy(max_entries=max_entries, max_bytes=max_bytes))
+class ByText:
+    """A cache whose values are texts, each of which counts for the length of its token."""
+
+    def __init__(self, policy: VerdictCachePolicy) -> None:
+        self.cache = VerdictCache[tuple[str, str]](policy, lambda value: len(value[0]))
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def get(self, token: str) -> str | None:
+        found = self.cache.get(self.cache.fingerprint(token))
+        return None if found is None else found[1]
+
+    def put(self, token: str, value: str) -> None:
+        self.cache.put(self.cache.fingerprint(token), (token, value))
+
+    def discard(self, token: str) -> None:
+        self.cache.discard(self.cache.fingerprint(token))
+
+
+def cache_of(max_entries: int = 1000, max_bytes: int = 1_000_000) -> ByText:
+    return ByText(VerdictCachePolicy(max_entries=max_entries, max_bytes=max_bytes))
 
 
 def token(number: int, size: int = 10) -> str:
     return f"{number:0{size}}"
 
 
-def flood(cache: VerdictCache[str], count: int, size: int = 10) -> list[str]:
+def flood(cache: ByText, count: int, size: int = 10) -> list[str]:
     """Puts tokens that are used once; returns them."""
     tokens = [token(number, size) for number in range(count)]
     for each in tokens:
@@ -29,7 +49,7 @@ def flood(cache: VerdictCache[str], count: int, size: int = 10) -> list[str]:
     return tokens
 
 
-def longest_in_a_flood(cache: VerdictCache[str], size: int = 10) -> int:
+def longest_in_a_flood(cache: ByText, size: int = 10) -> int:
     """How many there are at the most while ever-new ones come, each of which is there when it has come."""
     longest = 0
     for each in [f"n{token(number, size - 1)}" for number in range(500)]:
@@ -39,7 +59,7 @@ def longest_in_a_flood(cache: VerdictCache[str], size: int = 10) -> int:
     return longest
 
 
-def kept(cache: VerdictCache[str], tokens: list[str]) -> list[str]:
+def kept(cache: ByText, tokens: list[str]) -> list[str]:
     """Those that are remembered, which this brings to the young ones."""
     return [each for each in tokens if cache.get(each) is not None]
 
@@ -216,15 +236,15 @@ def test_eight_threads_never_see_a_wrong_value_or_more_than_the_bounds() -> None
 FORKING = """
 import os, sys
 from grpc_bearer.verdict_cache import VerdictCache, VerdictCachePolicy
-cache = VerdictCache(VerdictCachePolicy())
-cache.put("token", "value")
+cache = VerdictCache(VerdictCachePolicy(), len)
+cache.put(b"token", "value")
 cache._lock.acquire()  # as if another thread were in it at that moment
 child = os.fork()
 if child == 0:
-    before = cache.get("token")
-    cache.put("token", "the child's")
-    sys.exit((before, cache.get("token")) != (None, "the child's"))
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or cache.get("token") != "value")
+    before = cache.get(b"token")
+    cache.put(b"token", "the child's")
+    sys.exit((before, cache.get(b"token")) != (None, "the child's"))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or cache.get(b"token") != "value")
 """
 
 

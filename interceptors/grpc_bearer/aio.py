@@ -11,26 +11,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 
 from .aio_handlers import AuthenticatedContext, End, Kind, bounded, carrying, kind_of
 from .authenticator import Authenticator
 from .bearer import authorization_value, has_authorization
-from .claims import bind_claims
+from .claims import Claims, bind_claims
 from .errors import AuthError
-from .gate import MAX_ROUNDS, Candidate, Gate, Verdict, still_no_key, wait_limit_s
+from .gate import MAX_ROUNDS, Candidate, Gate, still_no_key, wait_limit_s
 from .handlers import BoundedByHandler, Handler
 from .keys.cache import Use
 from .keys.jwks import Key
 from .keys.refresher import Wait
 from .observe import Mode, Observer, Verdicts, unexpected
-from .policy.model import Access, Policy
+from .policy.model import AUTHENTICATED, Access, Policy
 from .status import grpc_code, message, trailers
 from .verifier import expired
 
 __all__ = ["AuthInterceptor", "AuthenticatedContext"]
+
+# A member of an enum costs a look-up that a hit can do without.
+_AUTHENTICATED: Final = Access.AUTHENTICATED
+_COROUTINE, _ASYNC_GENERATOR = Kind.COROUTINE, Kind.ASYNC_GENERATOR
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
@@ -63,40 +67,34 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Called by grpc in the RPC's own task. Inner interceptors find the claims bound."""
-        bind_claims(None)
         method = handler_call_details.method
-        metadata = handler_call_details.invocation_metadata
         gate = self._authenticator.gate
+        claims: Claims | None = None
         try:
             policy = gate.policy(method)
-            verdict = await self._verdict(gate, policy, metadata)
+            metadata = handler_call_details.invocation_metadata
+            if policy.access is _AUTHENTICATED or (policy.access is Access.OPTIONAL and has_authorization(metadata)):
+                authorization = authorization_value(metadata)
+                fingerprint = gate.fingerprint(authorization)
+                claims = gate.recall(fingerprint, policy)
+                if claims is None:
+                    claims = await self._verified(gate, policy, gate.read_value(authorization, fingerprint))
         except AuthError as error:
             return await self._refused(continuation, handler_call_details, error)
         except Exception as error:
             return await self._refused(continuation, handler_call_details, unexpected(method, error))
-        if policy.access is Access.PUBLIC:
-            return await continuation(handler_call_details)
-        claims = None if verdict is None else verdict.claims
         bind_claims(claims)
         handler = await continuation(handler_call_details)
-        if handler is None:  # unknown to the server, which answers UNIMPLEMENTED
-            return None
+        if handler is None or policy.access is Access.PUBLIC:  # None: unknown to the server, which answers UNIMPLEMENTED
+            return handler
         self._verdicts.accepted(method, claims)
         try:
-            return self._carried(method, handler, gate, verdict)
+            return self._carried(method, handler, gate, policy, claims)
         except Exception as error:
             bind_claims(None)
             return self._denial(method, unexpected(method, error))
 
-    async def _verdict(self, gate: Gate, policy: Policy, metadata: Any) -> Verdict | None:
-        """None where there is nothing to verify. Raises `AuthError`."""
-        if policy.access is Access.PUBLIC or (policy.access is Access.OPTIONAL and not has_authorization(metadata)):
-            return None
-        authorization = authorization_value(metadata)
-        known = gate.recall(authorization, policy)
-        if known is not None:
-            return known
-        candidate = gate.read_value(authorization)
+    async def _verified(self, gate: Gate, policy: Policy, candidate: Candidate) -> Claims:
         step = gate.key_for(candidate)
         key = step.key if isinstance(step, Use) else await self._awaited_key(gate, candidate, step)
         return gate.accept(candidate, key, policy)
@@ -116,6 +114,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         raise still_no_key()
 
     async def _refused(self, continuation: Continuation, details: grpc.HandlerCallDetails, error: AuthError) -> Handler | None:
+        bind_claims(None)
         # Asked also to learn whether the method exists: an unknown one stays UNIMPLEMENTED.
         handler = await continuation(details)
         if handler is None:
@@ -123,9 +122,11 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         if self._verdicts.enforced:
             return self._denial(details.method, error)
         self._verdicts.refused(details.method, error)
-        return self._carried(details.method, handler, self._authenticator.gate, None)
+        return self._carried(details.method, handler, self._authenticator.gate, AUTHENTICATED, None)
 
     def _denial(self, method: str, error: AuthError) -> Handler:
+        # A closure, where sync has one handler that looks into the context: an outer interceptor may have run this one in a
+        # task of its own (`asyncio.wait_for`), whose context is gone when the handler runs.
         async def deny(_requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
             await self._abort(context, method, error)
 
@@ -142,16 +143,16 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
         return grpc_code(error), message(error, reveal_reason=self._reveal_reasons)
 
-    def _carried(self, method: str, handler: Handler, gate: Gate, verdict: Verdict | None) -> Handler:
+    def _carried(self, method: str, handler: Handler, gate: Gate, policy: Policy, claims: Claims | None) -> Handler:
         """The handler itself where nothing has to be added to it; wrapped for this call where something has."""
         kind = self._kinds.get(method, handler)
-        is_stream = handler.request_streaming or handler.response_streaming
-        if is_stream and verdict is not None and verdict.ends_at is not None and self._verdicts.enforced:
-            handler = bounded(handler, kind, self._end(method, gate, verdict.claims.exp, verdict.ends_at))
-            kind = kind_of(handler)
-        if kind in (Kind.COROUTINE, Kind.ASYNC_GENERATOR) and not self._context_claims:
+        if claims is not None and (handler.request_streaming or handler.response_streaming):
+            ends_at = gate.ends_at(claims, policy)
+            if ends_at is not None and self._verdicts.enforced:
+                handler = bounded(handler, kind, self._end(method, gate, claims.exp, ends_at))
+                kind = kind_of(handler)
+        if not self._context_claims and (kind is _COROUTINE or kind is _ASYNC_GENERATOR):
             return handler
-        claims = None if verdict is None else verdict.claims
         return carrying(handler, kind, with_claims=self._context_claims, claims=claims)
 
     def _end(self, method: str, gate: Gate, exp: float, ends_at: float) -> End:

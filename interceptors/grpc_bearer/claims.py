@@ -15,8 +15,51 @@ from typing import Any
 from .errors import NoClaimsError
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Claims(Mapping[str, Any]):
+class RegisteredClaims:
+    """The registered claims of a claims set whose types were validated, as attributes. None: the claim is not there."""
+
+    __slots__ = ()
+
+    _members: Mapping[str, Any]
+
+    @property
+    def iss(self) -> str:
+        """RFC 7519 §4.1.1: the issuer."""
+        return self._members["iss"]  # type: ignore[no-any-return]
+
+    @property
+    def exp(self) -> float:
+        """RFC 7519 §4.1.4: when the token expires; seconds since the epoch."""
+        return self._members["exp"]  # type: ignore[no-any-return]
+
+    @property
+    def sub(self) -> str | None:
+        """RFC 7519 §4.1.2: the principal."""
+        return self._members.get("sub")
+
+    @property
+    def nbf(self) -> float | None:
+        """RFC 7519 §4.1.5: not before; seconds since the epoch."""
+        return self._members.get("nbf")
+
+    @property
+    def iat(self) -> float | None:
+        """RFC 7519 §4.1.6: issued at; seconds since the epoch."""
+        return self._members.get("iat")
+
+    @property
+    def jti(self) -> str | None:
+        """RFC 7519 §4.1.7: the token's identifier."""
+        return self._members.get("jti")
+
+    @property
+    def client_id(self) -> str | None:
+        """RFC 8693 §4.3: the client that the token was issued to."""
+        return self._members.get("client_id")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Claims(RegisteredClaims, Mapping[str, Any]):
     """The claims set of a verified token (RFC 7519 §4): registered claims as attributes, every claim as a mapping member.
 
     Frozen to the depth: nested objects are read-only mappings, arrays are tuples. `exp`, `nbf` and `iat` are NumericDates,
@@ -25,18 +68,14 @@ class Claims(Mapping[str, Any]):
     `algorithm` name what the signature was verified with; `key_id` is None where the issuer's key has no `kid`.
     """
 
-    iss: str
-    exp: float
-    sub: str | None
+    # By hand: what `slots=True` makes of a frozen class answers to an assignment to a property with a TypeError of its own.
+    __slots__ = ("_members", "algorithm", "aud", "key_id", "scopes")
+
+    _members: Mapping[str, Any]
     aud: tuple[str, ...]
-    nbf: float | None
-    iat: float | None
-    jti: str | None
-    client_id: str | None
     scopes: frozenset[str]
     key_id: str | None
     algorithm: str
-    _members: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> Any:
         return self._members[name]

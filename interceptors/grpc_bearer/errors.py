@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Final
 
 ERROR_DOMAIN: Final = "grpc-bearer"
+EXPIRED_AT: Final = "expired_at"
+"""In `ErrorInfo.metadata` of TOKEN_EXPIRED: when the token expired (RFC 3339, UTC, whole seconds)."""
 
 
 class StatusCode(IntEnum):
@@ -23,6 +25,8 @@ class StatusCode(IntEnum):
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
+
+    __hash__ = int.__hash__  # Enum's is a function in Python, and every refusal looks its code up
 
 
 class Reason(StrEnum):
@@ -37,6 +41,8 @@ class Reason(StrEnum):
     POLICY_DENIED = "POLICY_DENIED"
     KEYS_UNAVAILABLE = "KEYS_UNAVAILABLE"
     INTERNAL = "INTERNAL"
+
+    __hash__ = str.__hash__  # as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +132,13 @@ class AuthError(Exception):
     """
 
     def __init__(self, reason: Reason, detail: str, caller_metadata: Mapping[str, str] = _NO_METADATA) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(reason, detail)
         self.reason: Final = reason
         self.detail: Final = detail
         self.caller_metadata: Final = caller_metadata
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
     @property
     def code(self) -> StatusCode:

@@ -128,7 +128,7 @@ class _Walk:
         return self._stage(
             lambda _: [signature_check(candidate, key), *policy_checks(policy, candidate)],
             lambda: gate.accept(candidate, key, policy),
-        ).claims
+        )
 
     def _stage(self, checks: Callable[[T | None], Sequence[Check]], action: Callable[[], T]) -> T:
         """`checks`: asked after the fact, with the result of `action`, None where that refused."""

@@ -177,7 +177,7 @@ def policy_checks(policy: Policy, candidate: Candidate) -> list[Check]:
     claims: Mapping[str, Any] = valid.members
     checks = []
     if policy.issuers:
-        checks.append(Check("policy: issuers", one_of(policy.issuers), valid.issuer))
+        checks.append(Check("policy: issuers", one_of(policy.issuers), valid.iss))
     if policy.audiences:
         checks.append(Check("policy: audiences", one_of(policy.audiences), _claim(claims, "aud")))
     if policy.scopes or policy.any_scopes:

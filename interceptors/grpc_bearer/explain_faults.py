@@ -254,7 +254,7 @@ def check_of(detail: str, facts: Facts) -> str:
 
 def _is_canonical(part: str) -> bool:
     try:
-        base64url(part)
+        base64url(part.encode())
     except AuthError:
         return False
     return True

@@ -1,11 +1,11 @@
-"""START HERE: call metadata -> verdict, as steps without I/O around the one step that may wait.
+"""START HERE: call metadata -> claims, as steps without I/O around the one step that may wait.
 
     gate = authenticator.gate                       # one version of all that a verdict depends on; take it once per call
     policy = gate.policy(method)                    # what the method requires
-    verdict = gate.recall(authorization, policy)    # AuthError, the verdict on a token seen before, or None:
+    claims = gate.recall(fingerprint, policy)       # AuthError, the claims of a token seen before, or None:
     candidate = gate.read_value(authorization)      # AuthError, or a token that lacks only its key and signature
     step = gate.key_for(candidate)                  # AuthError, Use(key), or Wait(flight)
-    verdict = gate.accept(candidate, key, policy)   # AuthError, or the claims of a caller that may call
+    claims = gate.accept(candidate, key, policy)    # AuthError, or the claims of a caller that may call
 
 Nothing here blocks. `grpc_bearer.sync` and `grpc_bearer.aio` carry the steps out and do the waiting, each in its own way.
 """
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .bearer import authorization_value, bearer_token
 from .claims import Claims
 from .errors import AuthError, denied, invalid, keys_unavailable
 from .issuer import Issuer
-from .jws import CompactJws, parse
+from .jws import CompactJws, Header, parse
 from .keys.cache import Query, Use
 from .keys.jwks import Key
 from .keys.refresher import Keys, Wait
@@ -41,6 +41,11 @@ from .verifier import (
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
+_DENY: Final = Access.DENY
+
+MAX_KNOWN_HEADERS: Final = 1_000
+MAX_KNOWN_HEADER_BYTES: Final = 512
+
 MAX_ROUNDS: Final = 3
 """How many fetches a driver waits for: that of a cold cache, and the two that unknown kids can cause in a cooldown."""
 
@@ -54,41 +59,39 @@ class Trusted:
     keys: Keys
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A token that its issuer's rules accept and that lacks only its key and signature. Nothing of it may be trusted.
 
-    `authorization`: the metadata value that it came in, to remember it by once it is verified; None: it is not remembered.
+    `fingerprint`: what it is remembered by once it is verified; empty: it is not remembered.
     """
 
     jws: CompactJws
     valid: ValidClaims
     query: Query
     trusted: Trusted
-    authorization: str | None = None
+    fingerprint: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """A token that was accepted: its claims, until when they may be taken as read, and the key set that verified it."""
+class Remembered(NamedTuple):
+    """A token that was accepted: its claims, until when they may be taken as read, and the key set that verified it.
+
+    `token_bytes`: its length.
+    """
 
     claims: Claims
     until: float
-    trusted: Trusted
+    keys: Keys
     generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A caller that may call. `ends_at`: when a stream of this call has to end, seconds since the epoch; None for never."""
-
-    claims: Claims
-    ends_at: float | None
+    token_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One version of issuers and policies, immutable: a reload makes another gate, and no call sees two."""
+    """One version of issuers and policies, immutable: a reload makes another gate, and no call sees two.
+
+    What it learns are answers that stay the same: `cache` holds accepted tokens, `headers` the JOSE headers of such by their
+    part. A token that is refused leaves nothing in either.
+    """
 
     trusted: Mapping[str, Trusted]
     policies: Policies
@@ -96,47 +99,72 @@ class Gate:
     clock: Callable[[], float]
     cache: VerdictCache[Remembered]
     cached_for_s: float
+    headers: dict[bytes, Header]
 
     def policy(self, method: str) -> Policy:
         """What the method requires. Raises `AuthError` POLICY_DENIED where nobody may call, `ConfigurationError`."""
         policy = self.policies.for_method(method).policy
-        if policy.access is Access.DENY:
+        if policy.access is _DENY:
             raise denied("the method is closed to everybody")
         return policy
 
-    def recall(self, authorization: str, policy: Policy) -> Verdict | None:
-        """The verdict on a token that was accepted before, by the present keys; None where it has to be verified.
+    def fingerprint(self, authorization: str) -> bytes:
+        """What a token is remembered by: of its whole `authorization` value, so that another spelling is another token."""
+        return self.cache.fingerprint(authorization)
+
+    def recall(self, fingerprint: bytes, policy: Policy) -> Claims | None:
+        """The claims of a token that was accepted before, by the present keys; None where it has to be verified.
 
         Raises `AuthError` INSUFFICIENT_SCOPE or POLICY_DENIED: the policy is asked each time.
         """
-        found = self.cache.get(authorization)
+        found = self.cache.get(fingerprint)
         if found is None:
             return None
+        claims, until, keys, generation, _token_bytes = found
         now = self.clock()
-        if now >= found.until or found.trusted.keys.state.generation != found.generation:
-            self.cache.discard(authorization)
+        if now >= until or keys.state.generation != generation:
+            self.cache.discard(fingerprint)
             return None
         if policy is not AUTHENTICATED:
-            authorize(policy, found.claims, now, found.trusted.rules.leeway_s)
-        return _verdict(found.claims, found.trusted.rules.leeway_s, policy)
+            authorize(policy, claims, now, self.trusted[claims.iss].rules.leeway_s)
+        return claims
 
     def _remember(self, candidate: Candidate, key: Key, claims: Claims, now: float) -> None:
-        """Remember a verified token, if the key that verified it is of the present set."""
-        trusted = candidate.trusted
+        """Remember a verified token and its JOSE header, if the key that verified it is of the present set."""
+        trusted, query = candidate.trusted, candidate.query
         state = trusted.keys.state
-        if candidate.authorization is None or state.key_set is None:
+        if state.key_set is None or state.key_set.select(query.kid, query.algorithm) is not key:
             return
-        if state.key_set.select(candidate.query.kid, candidate.query.algorithm) is key:
+        header_part = candidate.jws.header_part
+        if header_part not in self.headers and len(header_part) <= MAX_KNOWN_HEADER_BYTES:
+            if len(self.headers) >= MAX_KNOWN_HEADERS:
+                self.headers.clear()
+            self.headers[header_part] = candidate.jws.header
+        if candidate.fingerprint:
             until = min(claims.exp + trusted.rules.leeway_s, now + self.cached_for_s, now + trusted.keys.usable_for_s())
-            self.cache.put(candidate.authorization, Remembered(claims, until, trusted, state.generation))
+            jws = candidate.jws
+            token_bytes = len(jws.signing_input) + len(jws.signature) * 4 // 3
+            self.cache.put(candidate.fingerprint, Remembered(claims, until, trusted.keys, state.generation, token_bytes))
 
     def read(self, metadata: Metadata) -> Candidate:
         """All that can be said of a call's token without its key. Raises `AuthError`."""
-        return self.read_value(authorization_value(metadata))
+        authorization = authorization_value(metadata)
+        return self.read_value(authorization, self.fingerprint(authorization))
 
-    def read_value(self, authorization: str) -> Candidate:
+    def read_value(self, authorization: str, fingerprint: bytes = b"") -> Candidate:
         """The same of an `authorization` value."""
-        return self.candidate(parse(bearer_token(authorization, self.max_token_bytes)), authorization)
+        return self.candidate(self._parsed(authorization), fingerprint)
+
+    def _parsed(self, authorization: str) -> CompactJws:
+        # What a compact JWS may consist of, RFC 6750 allows: its pattern need be asked only of what is none.
+        if authorization.startswith("Bearer ") and authorization[7:8] != " " and len(authorization) - 7 <= self.max_token_bytes:
+            try:
+                return parse(authorization[7:], self.headers)
+            except AuthError as error:
+                refusal = error
+            bearer_token(authorization, self.max_token_bytes)  # refuses by itself what is none of RFC 6750's
+            raise refusal
+        return parse(bearer_token(authorization, self.max_token_bytes), self.headers)
 
     def trusted_issuer(self, issuer: str) -> Trusted:
         """The configured issuer with exactly this `iss`. Raises `AuthError` TOKEN_INVALID."""
@@ -145,38 +173,41 @@ class Gate:
             raise invalid("iss is not a configured issuer")
         return trusted
 
-    def candidate(self, jws: CompactJws, authorization: str | None = None) -> Candidate:
+    def candidate(self, jws: CompactJws, fingerprint: bytes = b"") -> Candidate:
         """The issuer chosen, and its rules applied. Raises `AuthError`."""
         trusted = self.trusted_issuer(unverified_issuer(jws.claims_set))
         algorithm = validate_header(jws.header, trusted.rules)
         valid = validate_claims(jws.claims_set, trusted.rules, self.clock())
-        return Candidate(jws, valid, Query(jws.header.kid, algorithm), trusted, authorization)
+        return Candidate(jws, valid, Query(jws.header.kid, algorithm), trusted, fingerprint)
 
     def key_for(self, candidate: Candidate) -> Use | Wait:
         """The key, or a fetch to wait for before asking again. Raises `AuthError`. Never blocks."""
         return candidate.trusted.keys.ask(candidate.query)
 
-    def accept(self, candidate: Candidate, key: Key, policy: Policy) -> Verdict:
-        """Verify the signature, then ask the policy.
+    def accept(self, candidate: Candidate, key: Key, policy: Policy) -> Claims:
+        """Verify the signature, then ask the policy: the claims of a caller that may call.
 
         Raises `AuthError`: TOKEN_INVALID, TOKEN_EXPIRED while the key was waited for, INSUFFICIENT_SCOPE, POLICY_DENIED.
         """
         valid, leeway_s, now = candidate.valid, candidate.trusted.rules.leeway_s, self.clock()
-        if is_expired(valid.exp, leeway_s, now):
-            raise expired(valid.exp)
+        exp = valid.exp
+        if is_expired(exp, leeway_s, now):
+            raise expired(exp)
         claims = verify(candidate.jws, valid, candidate.query.algorithm, key)
         self._remember(candidate, key, claims, now)
-        authorize(policy, claims, now, leeway_s)
-        return _verdict(claims, leeway_s, policy)
+        if policy is not AUTHENTICATED:
+            authorize(policy, claims, now, leeway_s)
+        return claims
+
+    def ends_at(self, claims: Claims, policy: Policy) -> float | None:
+        """When a stream of this caller's has to end, seconds since the epoch; None for never."""
+        if policy.streams is not Streams.TERMINATE:
+            return None
+        return claims.exp + self.trusted[claims.iss].rules.leeway_s + policy.stream_grace_s
 
     def left_s(self, ends_at: float) -> float:
         """Seconds until `ends_at`; negative when it has passed."""
         return ends_at - self.clock()
-
-
-def _verdict(claims: Claims, leeway_s: float, policy: Policy) -> Verdict:
-    terminates = policy.streams is Streams.TERMINATE
-    return Verdict(claims, claims.exp + leeway_s + policy.stream_grace_s if terminates else None)
 
 
 def wait_limit_s(candidate: Candidate) -> float:

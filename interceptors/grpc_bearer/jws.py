@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
-from .errors import malformed
+from .errors import AuthError, malformed
 from .strict_json import StrictJsonError, loads
 
 MAX_KEY_ID_LENGTH: Final = 512
 
-_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]++)", re.ASCII)
-_TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # bytes, whose translate costs a tenth of str's
+# base64url to base64 (RFC 4648 §5), on bytes, whose translate costs a tenth of str's. What only base64 has becomes what
+# neither has, for the decoder to refuse: `+`, `/`, and the padding, which RFC 7515 §2 leaves out.
+_TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_FOREIGN: Final = re.compile(rb"[^A-Za-z0-9_-]")
 _PADDING: Final = (b"", None, b"==", b"=")
 # RFC 4648 §3.5: the bits that the last character has too many must be zero, else two texts mean the same octets.
-_CANONICAL_LAST: Final = (None, None, frozenset("AQgw"), frozenset("AEIMQUYcgkosw048"))
+_CANONICAL_LAST: Final = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
+_NONE_KNOWN: Final[Mapping[bytes, Header]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The JOSE header's members that we act on."""
 
     alg: str
@@ -33,18 +36,22 @@ class Header:
     typ: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CompactJws:
-    """A well-formed, not yet verified JWS. Nothing in it may be trusted."""
+class CompactJws(NamedTuple):
+    """A well-formed, not yet verified JWS. Nothing in it may be trusted. `header_part`: what `header` was read from."""
 
     header: Header
     claims_set: dict[str, Any]
     signing_input: bytes
     signature: bytes
+    header_part: bytes
 
 
-def base64url(text: str) -> bytes:
-    """Decode unpadded, canonical base64url (RFC 7515 §2). `text` has no character outside the alphabet.
+def _not_compact() -> AuthError:
+    return malformed("not a compact JWS: three non-empty base64url parts")
+
+
+def base64url(text: bytes) -> bytes:
+    """Decode unpadded, canonical base64url (RFC 7515 §2), whatever the octets.
 
     Raises `AuthError` TOKEN_MALFORMED.
     """
@@ -52,21 +59,24 @@ def base64url(text: str) -> bytes:
     padding = _PADDING[remainder]
     canonical_last = _CANONICAL_LAST[remainder]
     if padding is None or (canonical_last is not None and text[-1] not in canonical_last):
-        raise malformed("base64url is not canonical")
-    return a2b_base64(text.encode("ascii").translate(_TO_STANDARD) + padding, strict_mode=True)
+        raise _not_compact() if _FOREIGN.search(text) else malformed("base64url is not canonical")
+    try:
+        return a2b_base64(text.translate(_TO_STANDARD) + padding, strict_mode=True)
+    except ValueError:
+        raise _not_compact() from None
 
 
-def _json_object(part: str, what: str) -> dict[str, Any]:
+def _json_object(part: bytes, what: str) -> dict[str, Any]:
     try:
         value = loads(base64url(part))
     except StrictJsonError as error:
         raise malformed(f"{what}: {error}") from None
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         raise malformed(f"{what}: not a JSON object")
     return value
 
 
-def parse_header(part: str) -> Header:
+def parse_header(part: bytes) -> Header:
     """The JOSE header from its base64url part. Raises `AuthError` TOKEN_MALFORMED."""
     members = _json_object(part, "JOSE header")
     alg = members.get("alg")
@@ -85,15 +95,22 @@ def parse_header(part: str) -> Header:
     return Header(alg=alg, kid=kid, typ=typ)
 
 
-def parse(token: str) -> CompactJws:
-    """Read a compact JWS whose payload is a claims set. Raises `AuthError` TOKEN_MALFORMED, never anything else."""
-    match = _COMPACT.fullmatch(token)
-    if match is None:
-        raise malformed("not a compact JWS: three non-empty base64url parts")
-    header_part, claims_part, signature_part = match.groups()
+def parse(token: str, known_headers: Mapping[bytes, Header] = _NONE_KNOWN) -> CompactJws:
+    """Read a compact JWS whose payload is a claims set. Raises `AuthError` TOKEN_MALFORMED, never anything else.
+
+    `known_headers`: by their part, JOSE headers that `parse_header` has read before; there are as many as an issuer has keys.
+    """
+    if not token.isascii():
+        raise _not_compact()
+    octets = token.encode("ascii")
+    parts = octets.split(b".", 3)
+    if len(parts) != 3 or not (parts[0] and parts[1] and parts[2]):
+        raise _not_compact()
+    header_part, claims_part, signature_part = parts
     return CompactJws(
-        header=parse_header(header_part),
-        claims_set=_json_object(claims_part, "claims set"),
-        signing_input=token[: match.end(2)].encode("ascii"),
-        signature=base64url(signature_part),
+        known_headers.get(header_part) or parse_header(header_part),
+        _json_object(claims_part, "claims set"),
+        octets[: -1 - len(signature_part)],
+        base64url(signature_part),
+        header_part,
     )

@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from .errors import ERROR_DOMAIN, OUTCOMES, AuthError
+from .errors import ERROR_DOMAIN, EXPIRED_AT, OUTCOMES, AuthError, Reason
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 
@@ -49,15 +49,29 @@ def _trailers(error: AuthError) -> Trailers:
     return (details,) if challenge is None else (details, (CHALLENGE_KEY, challenge))
 
 
-# Made once: a flood of refusals should cost no protobuf work.
+# Made once: a flood of refusals should cost no protobuf work. When a token expired is put where this stands, in as many octets.
 _PLAIN: Final = MappingProxyType({reason: _trailers(AuthError(reason, "")) for reason in OUTCOMES})
+_SOME_TIME: Final = "0000-00-00T00:00:00Z"
+_EXPIRED: Final = tuple(
+    (key, value.split(_SOME_TIME.encode()) if isinstance(value, bytes) else value)
+    for key, value in _trailers(AuthError(Reason.TOKEN_EXPIRED, "", {EXPIRED_AT: _SOME_TIME}))
+)
 
 
 def trailers(error: AuthError, *, reveal_reason: bool = True) -> Trailers:
     """The trailing metadata of a refusal. With `reveal_reason` off: none, the caller gets the bare code."""
     if not reveal_reason:
         return ()
-    return _trailers(error) if error.caller_metadata else _PLAIN[error.reason]
+    if not error.caller_metadata:
+        return _PLAIN[error.reason]
+    if error.reason is Reason.TOKEN_EXPIRED:
+        return _expired(error.caller_metadata[EXPIRED_AT])
+    return _trailers(error)
+
+
+def _expired(at: str) -> Trailers:
+    octets = at.encode()
+    return tuple((key, octets.join(value) if isinstance(value, list) else value) for key, value in _EXPIRED)
 
 
 def message(error: AuthError, *, reveal_reason: bool = True) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from json.scanner import make_scanner
 from typing import Any, Final
 
 MAX_DEPTH: Final = 32
@@ -53,11 +55,16 @@ def _no_constant(_name: str) -> Any:
     raise StrictJsonError("NaN or Infinity in JSON")
 
 
-# A decoder made once: json.loads with hooks makes one per call, which costs more than the parse of a JOSE header.
-_decode = json.JSONDecoder(object_pairs_hook=_unique_members, parse_float=_finite, parse_constant=_no_constant).decode
-_decode_marking = json.JSONDecoder(
-    object_pairs_hook=_marked_duplicates, parse_float=_finite, parse_constant=_no_constant
-).decode
+def _decoder(pairs: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=pairs, parse_float=_finite, parse_constant=_no_constant)
+
+
+# Made once: json.loads with hooks makes one per call, which costs more than the parse of a JOSE header. The scanner is what a
+# decoder calls after it has looked for white space with two regular expressions.
+_DECODER: Final = _decoder(_unique_members)
+_MARKING_DECODER: Final = _decoder(_marked_duplicates)
+_SCAN: Final = make_scanner(_DECODER)  # type: ignore[arg-type]  # the stub means the Python version
+_SCAN_MARKING: Final = make_scanner(_MARKING_DECODER)  # type: ignore[arg-type]
 
 
 def _too_deep(text: str) -> bool:
@@ -86,8 +93,14 @@ def loads(data: bytes, *, mark_duplicates: bool = False) -> Any:
     # Brackets are counted before they are matched: the scan costs more than the parse, and honest tokens never need it.
     if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
         raise StrictJsonError("JSON is too deep")
+    decoder, scan = (_MARKING_DECODER, _SCAN_MARKING) if mark_duplicates else (_DECODER, _SCAN)
     try:
-        value = (_decode_marking if mark_duplicates else _decode)(text)
+        try:
+            value, end = scan(text, 0)
+        except StopIteration:  # no value at the very start: white space, or no JSON
+            value, end = None, -1
+        if end != len(text):
+            value = decoder.decode(text)
         if "\\u" in text:  # only an escape can bring a lone surrogate in: UTF-8 has none
             json.dumps(value, ensure_ascii=False, default=lambda _duplicate: None).encode("utf-8")
     except StrictJsonError:

@@ -24,16 +24,18 @@ from .bearer import authorization_value, has_authorization
 from .claims import Claims, bind_claims
 from .errors import AuthError, ConfigurationError, internal, keys_unavailable
 from .expiry import Alarms
-from .gate import MAX_ROUNDS, Candidate, Gate, Verdict, still_no_key, wait_limit_s
+from .gate import MAX_ROUNDS, Candidate, Gate, still_no_key, wait_limit_s
 from .handlers import BoundedByHandler, Handler, behaviour_of, closing, with_behaviour
 from .keys.cache import Use
 from .keys.jwks import Key
 from .observe import Mode, Observer, Verdicts, unexpected
-from .policy.model import Access, Policy
+from .policy.model import AUTHENTICATED, Access, Policy, Streams
 from .status import grpc_code, message, trailers
 from .verifier import expired
 
 __all__ = ["AuthInterceptor", "AuthenticatedContext"]
+
+_AUTHENTICATED: Final = Access.AUTHENTICATED  # an enum's member costs a look-up that a hit can do without
 
 CANCEL_AFTER_S: Final = 1.0
 """How long after a token's end a stream has to move a message, and learn of it properly, before it is cancelled."""
@@ -51,29 +53,31 @@ class AuthenticatedContext(grpc.ServicerContext):
 class _Pending:
     """A call that its handler's wrapper has to admit: `candidate` awaits its signature and, when `key` is None, its key.
 
-    With a `verdict` that is done. With neither there is nothing to verify: the call goes on without claims.
+    With `claims` that is done. With neither there is nothing to verify: the call goes on without claims.
     """
 
-    __slots__ = ("candidate", "gate", "key", "method", "policy", "verdict")
+    __slots__ = ("candidate", "claims", "gate", "key", "method", "policy")
 
     def __init__(
         self,
         method: str,
         gate: Gate,
         policy: Policy,
-        candidate: Candidate | None,
-        key: Key | None,
-        verdict: Verdict | None = None,
+        candidate: Candidate | None = None,
+        key: Key | None = None,
+        claims: Claims | None = None,
     ) -> None:
-        self.verdict = verdict
         self.method = method
         self.gate = gate
         self.policy = policy
         self.candidate = candidate
         self.key = key
+        self.claims = claims
 
 
 _pending: ContextVar[_Pending] = ContextVar("grpc_bearer_pending")
+_refusal: ContextVar[tuple[str, AuthError]] = ContextVar("grpc_bearer_refusal")
+_STRAY: Final = ("a method", internal("a handler of ours ran without its interceptor"))
 
 
 class _End:
@@ -125,6 +129,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
         # Of its own, so that refusals never queue behind busy handlers. Never shut down: a submit to a closed pool would
         # end grpc's serving thread. Idle threads end with the process.
         self._denial_pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grpc-bearer-deny")
+        self._denial = self._denying()
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Handler | None], handler_call_details: grpc.HandlerCallDetails
@@ -134,21 +139,18 @@ class AuthInterceptor(grpc.ServerInterceptor):
         if handler is None:  # unknown to the server, which answers UNIMPLEMENTED
             return None
         method = handler_call_details.method
-        metadata = handler_call_details.invocation_metadata
-        bind_claims(None)
         gate = self._authenticator.gate
         try:
             policy = gate.policy(method)
-            if policy.access is Access.PUBLIC:
-                return handler
-            if policy.access is Access.OPTIONAL and not has_authorization(metadata):
-                self._verdicts.accepted(method, None)
-                return self._without_claims(method, handler, gate)
+            metadata = handler_call_details.invocation_metadata
+            if policy.access is not _AUTHENTICATED and (policy.access is Access.PUBLIC or not has_authorization(metadata)):
+                return self._unasked(method, handler, gate, policy)
             authorization = authorization_value(metadata)
-            verdict = gate.recall(authorization, policy)
-            if verdict is not None:
-                return self._known(method, handler, gate, policy, verdict)
-            candidate = gate.read_value(authorization)
+            fingerprint = gate.fingerprint(authorization)
+            claims = gate.recall(fingerprint, policy)
+            if claims is not None:
+                return self._known(method, handler, gate, policy, claims)
+            candidate = gate.read_value(authorization, fingerprint)
             step = gate.key_for(candidate)
             _pending.set(_Pending(method, gate, policy, candidate, step.key if isinstance(step, Use) else None))
             return self._wrappers.get(method, handler)
@@ -157,23 +159,39 @@ class AuthInterceptor(grpc.ServerInterceptor):
         except Exception as error:
             return self._refused(method, handler, gate, unexpected(method, error))
 
-    def _known(self, method: str, handler: Handler, gate: Gate, policy: Policy, verdict: Verdict) -> Handler:
+    def _known(self, method: str, handler: Handler, gate: Gate, policy: Policy, claims: Claims) -> Handler:
         """The handler itself where nothing has to be added to it: the hot path."""
-        is_stream = handler.request_streaming or handler.response_streaming
-        if self._context_claims or (is_stream and verdict.ends_at is not None):
-            _pending.set(_Pending(method, gate, policy, None, None, verdict))
+        if self._context_claims or (
+            (handler.request_streaming or handler.response_streaming) and policy.streams is Streams.TERMINATE
+        ):
+            _pending.set(_Pending(method, gate, policy, claims=claims))
             return self._wrappers.get(method, handler)
-        self._verdicts.accepted(method, verdict.claims)
-        bind_claims(verdict.claims)
+        self._verdicts.accepted(method, claims)
+        bind_claims(claims)
         return handler
+
+    def _unasked(self, method: str, handler: Handler, gate: Gate, policy: Policy) -> Handler:
+        """A call that may go on without a token."""
+        bind_claims(None)
+        if policy.access is Access.PUBLIC:
+            return handler
+        self._verdicts.accepted(method, None)
+        return self._without_claims(method, handler, gate)
 
     def _refused(self, method: str, handler: Handler, gate: Gate, error: AuthError) -> Handler:
         if not self._verdicts.enforced:
             self._verdicts.refused(method, error)
+            bind_claims(None)
             return self._without_claims(method, handler, gate)
 
+        _refusal.set((method, error))
+        return self._denial
+
+    def _denying(self) -> Handler:
+        """The handler of refused calls. It finds what to say in the call's context, so that one serves them all."""
+
         def deny(_requests: Iterator[Any], context: grpc.ServicerContext) -> NoReturn:
-            self._abort(context, method, error)
+            self._abort(context, *_refusal.get(_STRAY))
 
         # grpc reads it off the behaviour function, not off the handler.
         deny.experimental_thread_pool = self._denial_pool  # type: ignore[attr-defined]
@@ -183,7 +201,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
     def _without_claims(self, method: str, handler: Handler, gate: Gate) -> Handler:
         if not self._context_claims:
             return handler
-        _pending.set(_Pending(method, gate, Policy(), None, None))
+        _pending.set(_Pending(method, gate, AUTHENTICATED))
         return self._wrappers.get(method, handler)
 
     def _abort(self, context: grpc.ServicerContext, method: str, error: AuthError) -> NoReturn:
@@ -199,8 +217,8 @@ class AuthInterceptor(grpc.ServerInterceptor):
         is_stream = bool(handler.request_streaming or handler.response_streaming)
 
         def guarded(requests: Iterator[Any], context: grpc.ServicerContext, *send_response: Any) -> Any:
-            end = self._admit(context)
-            if is_stream and end is not None:
+            end = self._admit(context, is_stream)
+            if end is not None:
                 return self._run_until(end, handler, behaviour, requests, context, *send_response)
             return (
                 _run(behaviour, requests, context, *send_response)
@@ -210,21 +228,20 @@ class AuthInterceptor(grpc.ServerInterceptor):
 
         return with_behaviour(handler, guarded, request_streaming=True)
 
-    def _admit(self, context: grpc.ServicerContext) -> _End | None:
-        """In the worker: bind verified claims, or abort. Returns only for a call that may go on."""
+    def _admit(self, context: grpc.ServicerContext, is_stream: bool) -> _End | None:
+        """In the worker: bind verified claims, or abort. Returns only for a call that may go on; for a stream, its end."""
         pending = _pending.get(None)
         if pending is None:
-            self._abort(context, "a method", internal("a guarded handler ran without its interceptor"))
-        end: _End | None = None
-        claims: Claims | None = None
+            self._abort(context, *_STRAY)
+        claims = pending.claims
+        ends_at: float | None = None
         try:
-            verdict = pending.verdict
             if pending.candidate is not None:
                 key = pending.key if pending.key is not None else self._awaited_key(pending, pending.candidate, context)
-                verdict = pending.gate.accept(pending.candidate, key, pending.policy)
-            if verdict is not None:
-                claims = verdict.claims
-                end = None if verdict.ends_at is None else _End(pending, claims, verdict.ends_at)
+                claims = pending.gate.accept(pending.candidate, key, pending.policy)
+            if claims is not None:
+                if is_stream:
+                    ends_at = pending.gate.ends_at(claims, pending.policy)
                 self._verdicts.accepted(pending.method, claims)
         except AuthError as error:
             self._refuse_in_worker(context, pending, error)
@@ -233,7 +250,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
         bind_claims(claims)
         if self._context_claims:
             context.claims = claims  # type: ignore[attr-defined]  # grpc's sync context takes attributes
-        return end
+        return None if claims is None or ends_at is None else _End(pending, claims, ends_at)
 
     def _refuse_in_worker(self, context: grpc.ServicerContext, pending: _Pending, error: AuthError) -> None:
         if self._verdicts.enforced:

@@ -2,7 +2,8 @@
 
 Only tokens that were accepted get in, so a flood of forged ones changes nothing here. Against a flood of good ones there are
 two generations: what is looked up while old becomes young again, and when the young ones have filled their half, the old
-ones are dropped. A token in use survives, one that was seen once does not. Reads take no lock. See docs/adr/0013.
+ones are dropped. A token in use survives, one that was seen once does not. Reads take no lock. No token lies about here:
+each is known by its SHA-256. See docs/adr/0013.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, Generic, TypeVar
 
 from .errors import ConfigurationError
@@ -40,16 +43,20 @@ class VerdictCachePolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Generations(Generic[T]):
-    young: dict[str, T]
-    old: dict[str, T]
+    young: dict[bytes, T]
+    old: dict[bytes, T]
 
 
 class VerdictCache(Generic[T]):
-    """Values by token. What a value is good for, and until when, is the caller's to say: nothing here looks at a clock."""
+    """Values by the fingerprint of a token. What a value is good for, and until when, is the caller's to say: no clock here.
 
-    def __init__(self, policy: VerdictCachePolicy) -> None:
+    `size_of`: the bytes that a value counts for.
+    """
+
+    def __init__(self, policy: VerdictCachePolicy, size_of: Callable[[T], int]) -> None:
         self._half_entries: Final = policy.max_entries // 2
         self._half_bytes: Final = policy.max_bytes // 2
+        self._size_of = size_of
         self._forget()
         _live.add(self)
 
@@ -62,40 +69,49 @@ class VerdictCache(Generic[T]):
         generations = self._generations
         return len(generations.young) + len(generations.old)
 
-    def get(self, token: str) -> T | None:
+    def fingerprint(self, text: str) -> bytes:
+        """The SHA-256 of a token's text, whatever is in it; empty where nothing is remembered."""
+        if not self._half_entries:
+            return b""
+        return sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+    def get(self, fingerprint: bytes) -> T | None:
         """The token's value, None when it is not remembered."""
         generations = self._generations
-        value = generations.young.get(token)
+        value = generations.young.get(fingerprint)
         if value is not None:
             return value
-        value = generations.old.get(token)
+        value = generations.old.get(fingerprint)
         if value is not None:
-            self.put(token, value)
+            self.put(fingerprint, value)
         return value
 
-    def put(self, token: str, value: T) -> None:
+    def put(self, fingerprint: bytes, value: T) -> None:
         """Remember. What does not fit in at all is not remembered."""
-        size = len(token)
+        size = self._size_of(value)
         if size > self._half_bytes or not self._half_entries:
             return
         with self._lock:  # held for a few dictionary operations
             generations = self._generations
-            if token in generations.young:
-                generations.young[token] = value
+            known = generations.young.get(fingerprint)
+            if known is not None:
+                generations.young[fingerprint] = value
+                self._young_bytes += size - self._size_of(known)
                 return
             if len(generations.young) >= self._half_entries or self._young_bytes + size > self._half_bytes:
                 self._generations = generations = _Generations({}, generations.young)
                 self._young_bytes = 0
-            generations.young[token] = value
+            generations.young[fingerprint] = value
             self._young_bytes += size
 
-    def discard(self, token: str) -> None:
+    def discard(self, fingerprint: bytes) -> None:
         """Forget one that is no longer good."""
         with self._lock:
             generations = self._generations
-            if generations.young.pop(token, None) is not None:
-                self._young_bytes -= len(token)
-            generations.old.pop(token, None)
+            known = generations.young.pop(fingerprint, None)
+            if known is not None:
+                self._young_bytes -= self._size_of(known)
+            generations.old.pop(fingerprint, None)
 
 
 _live: weakref.WeakSet[VerdictCache[Any]] = weakref.WeakSet()

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Final
 
-from .claims import Claims, claim_at, deep_frozen
-from .errors import AuthError, Reason, invalid, malformed
+from .claims import Claims, RegisteredClaims, claim_at, deep_frozen
+from .errors import EXPIRED_AT, AuthError, Reason, invalid, malformed
 from .jws import CompactJws, Header
 from .keys.jwks import Key, canonical_algorithm
 
@@ -23,6 +22,12 @@ MAX_NUMERIC_DATE: Final = 253_402_300_799
 # RFC 7519 §5.1 and RFC 9068 §2.1; "application/" may be left out (RFC 7515 §4.1.9), and media types have no case.
 _AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})
 _ANY_JWT: Final = _AT_JWT | {"jwt", "application/jwt"}
+
+_STRINGS: Final = ("sub", "jti", "client_id")
+# No standard gives the last two a type: a value of another shape grants nothing, and is no reason to refuse the token.
+_SCOPES: Final = ("scope", "scp", "scopes", "permissions")
+_TYPED_SCOPES: Final = ("scope", "scp")
+_NO_SCOPE: Final = frozenset({""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +69,8 @@ def _numeric_date(claims_set: Mapping[str, Any], name: str) -> float | None:
     # `type is`, because a bool is an int to isinstance; the parser has refused what is not finite.
     if (type(value) is int or type(value) is float) and 0 <= value <= MAX_NUMERIC_DATE:
         return value
-    if name in claims_set:
+    if value is not None or name in claims_set:
         raise malformed(f"{name} is not a NumericDate")
-    return None
-
-
-def _optional_string(claims_set: Mapping[str, Any], name: str) -> str | None:
-    value = claims_set.get(name)
-    if isinstance(value, str):
-        return value
-    if name in claims_set:
-        raise malformed(f"{name} is not a string")
     return None
 
 
@@ -95,30 +91,30 @@ def _audience(claims_set: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _scopes(claims_set: Mapping[str, Any], further: tuple[str, ...]) -> frozenset[str]:
     """One set from all the places where issuers put what a token allows; `further` are the configured ones."""
-    scopes: set[str] = set()
-    for name in ("scope", "scp"):
-        value = claims_set.get(name)
-        if isinstance(value, str):
-            scopes.update(value.split(" "))
-        elif _strings(value):
-            scopes.update(value)  # type: ignore[arg-type]  # as above
-        elif name in claims_set:
-            raise malformed(f"{name} is neither a string nor an array of strings")
-    # No standard gives these a type: a value of another shape grants nothing, and is no reason to refuse the token.
-    for name in ("scopes", "permissions", *further):
+    scopes: list[str] = []
+    for name in _SCOPES:
+        if name in claims_set:
+            value = claims_set[name]
+            if isinstance(value, str):
+                scopes += value.split(" ")
+            elif _strings(value):
+                scopes += value
+            elif name in _TYPED_SCOPES:
+                raise malformed(f"{name} is neither a string nor an array of strings")
+    for name in further:
         value = claim_at(name, claims_set)
         if isinstance(value, str):
-            scopes.update(value.split(" "))
+            scopes += value.split(" ")
         elif _strings(value):
-            scopes.update(value)
-    scopes.discard("")
-    return frozenset(scopes)
+            scopes += value
+    found = frozenset(scopes)
+    return found - _NO_SCOPE if "" in found else found
 
 
 def expired(exp: float) -> AuthError:
     """The refusal of an expired token, saying when it expired (RFC 3339, UTC)."""
-    at = datetime.fromtimestamp(int(exp), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return AuthError(Reason.TOKEN_EXPIRED, "exp has passed", MappingProxyType({"expired_at": at}))
+    at = datetime.fromtimestamp(int(exp), UTC).isoformat()[:19] + "Z"
+    return AuthError(Reason.TOKEN_EXPIRED, "exp has passed", {EXPIRED_AT: at})
 
 
 def is_expired(exp: float, leeway_s: float, now: float) -> bool:
@@ -127,19 +123,17 @@ def is_expired(exp: float, leeway_s: float, now: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ValidClaims:
+class ValidClaims(RegisteredClaims):
     """A claims set that its issuer's rules accept, still without a verified signature: nothing of it may be trusted."""
 
-    issuer: str
-    exp: float
-    sub: str | None
+    _members: dict[str, Any]
     aud: tuple[str, ...]
-    nbf: float | None
-    iat: float | None
-    jti: str | None
-    client_id: str | None
     scopes: frozenset[str]
-    members: dict[str, Any]
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """Every claim."""
+        return self._members
 
 
 def validate_claims(claims_set: dict[str, Any], rules: TokenRules, now: float) -> ValidClaims:
@@ -150,48 +144,33 @@ def validate_claims(claims_set: dict[str, Any], rules: TokenRules, now: float) -
     exp = _numeric_date(claims_set, "exp")
     nbf = _numeric_date(claims_set, "nbf")
     iat = _numeric_date(claims_set, "iat")
-    valid = ValidClaims(
-        issuer=rules.issuer,
-        exp=0.0 if exp is None else exp,
-        sub=_optional_string(claims_set, "sub"),
-        aud=_audience(claims_set),
-        nbf=nbf,
-        iat=iat,
-        jti=_optional_string(claims_set, "jti"),
-        client_id=_optional_string(claims_set, "client_id"),
-        scopes=_scopes(claims_set, rules.scope_claims),
-        members=claims_set,
-    )
-    if rules.audiences is not None and rules.audiences.isdisjoint(valid.aud):
+    for name in _STRINGS:
+        if name in claims_set and type(claims_set[name]) is not str:
+            raise malformed(f"{name} is not a string")
+    audience = _audience(claims_set)
+    scopes = _scopes(claims_set, rules.scope_claims)
+    leeway_s = rules.leeway_s
+    if rules.audiences is not None and rules.audiences.isdisjoint(audience):
         raise invalid("aud names none of the accepted audiences")
     if exp is None:
         raise invalid("exp is missing")
     if rules.max_lifetime_s is not None and (iat is None or exp - iat > rules.max_lifetime_s):
         raise invalid("the lifetime from iat to exp is missing or over the limit")
-    if is_expired(exp, rules.leeway_s, now):
+    if is_expired(exp, leeway_s, now):
         raise expired(exp)
-    if nbf is not None and nbf > now + rules.leeway_s:
+    if nbf is not None and nbf > now + leeway_s:
         raise AuthError(Reason.TOKEN_NOT_YET_VALID, "nbf is in the future")
-    if iat is not None and iat > now + rules.leeway_s:
+    if iat is not None and iat > now + leeway_s:
         raise AuthError(Reason.TOKEN_NOT_YET_VALID, "iat is in the future")
-    return valid
+    return ValidClaims(claims_set, audience, scopes)
 
 
 def verify(jws: CompactJws, valid: ValidClaims, algorithm: str, key: Key) -> Claims:
     """Verify the signature; the claims are the caller's from here on. Raises `AuthError` TOKEN_INVALID."""
     if not key.verify(algorithm, jws.signing_input, jws.signature):
         raise invalid("the signature does not verify")
-    return Claims(
-        iss=valid.issuer,
-        exp=valid.exp,
-        sub=valid.sub,
-        aud=valid.aud,
-        nbf=valid.nbf,
-        iat=valid.iat,
-        jti=valid.jti,
-        client_id=valid.client_id,
-        scopes=valid.scopes,
-        key_id=key.kid,
-        algorithm=algorithm,
-        _members=deep_frozen(valid.members),
-    )
+    members = valid.members.copy()
+    for name, value in valid.members.items():
+        if type(value) is list or type(value) is dict:
+            members[name] = deep_frozen(value)
+    return Claims(members, valid.aud, valid.scopes, key.kid, algorithm)

@@ -48,7 +48,7 @@ def trusting(policy: Policy | None = None, **options: Any) -> Authenticator:
 
 
 def known(auth: Authenticator, token: str) -> bool:
-    return auth.gate.recall(f"Bearer {token}", AUTHENTICATED) is not None
+    return auth.gate.recall(auth.gate.fingerprint(f"Bearer {token}"), AUTHENTICATED) is not None
 
 
 async def unary(request: Any, _context: Any) -> Any:
@@ -97,7 +97,7 @@ async def test_a_known_token_is_neither_parsed_nor_verified(form: Form) -> None:
     generation, soon = trusted.keys.state.generation, time.time() + 60
 
     def remember(text: str, until: float, generation: int) -> None:
-        auth.gate.cache.put(f"Bearer {text}", Remembered(claims, until, trusted, generation))
+        auth.gate.cache.put(auth.gate.fingerprint(f"Bearer {text}"), Remembered(claims, until, trusted.keys, generation, 1))
 
     remember("present", soon, generation)
     remember("of-former-keys", soon, generation - 1)

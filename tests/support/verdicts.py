@@ -40,4 +40,4 @@ def authenticate(auth: Authenticator, token: str, policy: Policy = AUTHENTICATED
     candidate = gate.read(metadata(token))
     step = gate.key_for(candidate)
     assert isinstance(step, Use), "the key is not at hand"
-    return gate.accept(candidate, step.key, policy).claims
+    return gate.accept(candidate, step.key, policy)

@@ -87,7 +87,7 @@ class Policies:
         self._add_rules(rules)
         self._add_public(public_methods)
         self._table = {entry.method: entry for entry in self._compiled()}
-        self._looked_up: dict[str, Entry] = {}
+        self._entries = dict(self._table)  # and those that were looked up
         without = [entry.method for entry in self._table.values() if entry.source == FROM_DEFAULT]
         if strict and without:
             methods = ", ".join(sorted(without))
@@ -96,7 +96,7 @@ class Policies:
 
     def for_method(self, method: str) -> Entry:
         """The policy of a method by its raw name. Raises `ConfigurationError` for a wrong option in a proto looked up late."""
-        entry = self._table.get(method) or self._looked_up.get(method)
+        entry = self._entries.get(method)
         return entry if entry is not None else self._look_up(method)
 
     def is_known(self, method: str) -> bool:
@@ -116,9 +116,9 @@ class Policies:
             entry = self._entry(method, known, name)
             if known is None:  # not to be remembered: its module may be imported yet
                 return entry
-        if len(self._looked_up) >= MAX_LOOKED_UP:  # a generic handler may answer to whatever names callers make up
-            self._looked_up.clear()
-        self._looked_up[method] = entry
+        if len(self._entries) >= len(self._table) + MAX_LOOKED_UP:
+            self._entries = dict(self._table)  # a generic handler may answer to whatever names callers make up
+        self._entries[method] = entry
         return entry
 
     def _compiled(self) -> Iterator[Entry]:
