@@ -180,6 +180,49 @@ def test_a_discarded_token_gives_its_room_back() -> None:
     assert kept(cache, tokens) == tokens
 
 
+# -- what is worth remembering ------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_seen_again_when_it_comes_for_the_second_time() -> None:
+    cache = cache_of().cache
+    assert [cache.is_seen_again("a") for _ in range(3)] == [False, True, True]
+    assert cache_of().cache.is_seen_again("a") is False  # each has a memory of its own
+
+
+def test_few_are_taken_for_seen_that_were_not_however_many_come() -> None:
+    cache = cache_of().cache
+    taken = sum(cache.is_seen_again(f"token {number}") for number in range(200_000))
+    assert taken < 200_000 // 8
+
+
+def test_what_was_seen_long_ago_is_forgotten() -> None:
+    cache = cache_of().cache
+    cache.is_seen_again("a")
+    for number in range(40_000):
+        cache.is_seen_again(f"token {number}")
+    assert [cache.is_seen_again(f"token {number}") for number in range(39_990, 40_000)] == [True] * 10
+    again = sum(cache.is_seen_again(f"token {number}") for number in range(100))
+    assert again < 50
+
+
+def test_with_the_memory_off_nothing_is_told_apart_and_no_room_is_taken() -> None:
+    cache = cache_of(max_entries=0).cache
+    assert cache.fingerprint("a") == ""
+    assert len(cache._seen) == 1
+
+
+@pytest.mark.parametrize("text", ["Bearer a.b.c", "\u00e9\ud800", ""])
+def test_hashed_no_token_is_kept_as_text(text: str) -> None:
+    cache = VerdictCache[str](VerdictCachePolicy(hashed=True), len)
+    fingerprint = cache.fingerprint(text)
+    assert isinstance(fingerprint, bytes)
+    assert len(fingerprint) == 32
+    cache.put(fingerprint, "value")
+    assert cache.get(cache.fingerprint(text)) == "value"
+    assert cache.get(cache.fingerprint(f"{text} ")) is None
+    assert text not in cache.young
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "entries below 0": {"max_entries": -1},
     "bytes below 0": {"max_bytes": -1},

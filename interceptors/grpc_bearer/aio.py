@@ -69,11 +69,13 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """Called by grpc in the RPC's own task. Inner interceptors find the claims bound."""
         method = handler_call_details.method
         gate = self._authenticator.gate
-        claims: Claims | None = None
         try:
             policy = gate.policy(method)
             metadata = handler_call_details.invocation_metadata
-            if policy.access is _AUTHENTICATED or (policy.access is Access.OPTIONAL and has_authorization(metadata)):
+            claims = gate.known(method, metadata)
+            if claims is None and (
+                policy.access is _AUTHENTICATED or (policy.access is Access.OPTIONAL and has_authorization(metadata))
+            ):
                 authorization = authorization_value(metadata)
                 fingerprint = gate.fingerprint(authorization)
                 claims = gate.recall(fingerprint, policy)
@@ -87,7 +89,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or policy.access is Access.PUBLIC:  # None: unknown to the server, which answers UNIMPLEMENTED
             return handler
-        self._verdicts.accepted(method, claims)
+        if self._verdicts.observed:
+            self._verdicts.accepted(method, claims)
         try:
             return self._carried(method, handler, gate, policy, claims)
         except Exception as error:

@@ -68,17 +68,13 @@ class Authenticator:
         self._verdicts = verdicts
         self._max_token_bytes = max_token_bytes
         self._clock = clock
-        self._gate = self._made(_trusted(issuers, {}), policies or Policies())
+        # The present version of issuers and policies. A call takes it once and keeps to it.
+        self.gate = self._made(_trusted(issuers, {}), policies or Policies())
 
     def _made(self, trusted: Mapping[str, Trusted], policies: Policies) -> Gate:
         # With a memory of its own: no verdict of an older version is ever found under a newer one.
         cache = VerdictCache[Remembered](self._verdicts, lambda remembered: remembered.token_bytes)
         return Gate(trusted, policies, self._max_token_bytes, self._clock, cache, self._verdicts.max_age_s, {})
-
-    @property
-    def gate(self) -> Gate:
-        """The present version of issuers and policies. A call takes it once and keeps to it."""
-        return self._gate
 
     def reload(self, *, issuers: Sequence[Issuer] | None = None, policies: Policies | None = None) -> None:
         """Swap issuers, policies or both, as one. Raises `ConfigurationError`, and then nothing has changed.
@@ -86,9 +82,9 @@ class Authenticator:
         An issuer whose settings are equal keeps its keys; one that is gone stops working with the next call.
         """
         with self._reloading:
-            old = self._gate
+            old = self.gate
             trusted = old.trusted if issuers is None else _trusted(issuers, old.trusted)
-            self._gate = self._made(trusted, policies or old.policies)
+            self.gate = self._made(trusted, policies or old.policies)
             new = [each for each in trusted.values() if each is not old.trusted.get(each.config.issuer)]
             gone = [each for each in old.trusted.values() if trusted.get(each.config.issuer) is not each]
             for each in new:
@@ -109,7 +105,7 @@ class Authenticator:
     def start(self) -> None:
         """Start fetching keys in the background, if that has not begun. Does not wait."""
         self._started = True
-        for trusted in self._gate.trusted.values():
+        for trusted in self.gate.trusted.values():
             trusted.keys.start()
 
     def warm(self, timeout_s: float = 5.0) -> bool:
@@ -129,20 +125,20 @@ class Authenticator:
     def status(self) -> tuple[IssuerStatus, ...]:
         """How each issuer's keys stand at this moment, in the order of configuration."""
         now = time.monotonic()
-        return tuple(_status(trusted, now) for trusted in self._gate.trusted.values())
+        return tuple(_status(trusted, now) for trusted in self.gate.trusted.values())
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Have `callback` called after each fetch and reload, from any thread. It must not block; ask `status()` in it."""
         with self._reloading:
             self._callbacks = (*self._callbacks, callback)
-            for trusted in self._gate.trusted.values():
+            for trusted in self.gate.trusted.values():
                 trusted.keys.on_change(callback)
 
     def close(self) -> None:
         """End the background threads, promptly. Idempotent. Keys at hand go on serving until they are too stale."""
         with self._reloading:
             self._closed = True
-            trusted = tuple(self._gate.trusted.values())
+            trusted = tuple(self.gate.trusted.values())
         for each in trusted:
             each.keys.close()
 

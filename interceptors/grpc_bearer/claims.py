@@ -6,11 +6,11 @@ verified there is nothing to read, and the accessor raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from .errors import NoClaimsError
 
@@ -115,9 +115,8 @@ def claim_at(name: str, claims: Mapping[str, Any]) -> Any:
 _bound: ContextVar[Claims | None] = ContextVar("grpc_bearer_claims")
 
 
-def bind_claims(claims: Claims | None) -> None:
-    """Bind the claims of the RPC whose context this runs in; None where nothing was verified. For the drivers."""
-    _bound.set(claims)
+bind_claims: Final[Callable[[Claims | None], object]] = _bound.set
+"""Bind the claims of the RPC whose context this runs in; None where nothing was verified. For the drivers."""
 
 
 def current_claims() -> Claims:

@@ -1,6 +1,7 @@
 """START HERE: call metadata -> claims, as steps without I/O around the one step that may wait.
 
     gate = authenticator.gate                       # one version of all that a verdict depends on; take it once per call
+    claims = gate.known(method, metadata)           # AuthError, the claims of a call like one before, or None:
     policy = gate.policy(method)                    # what the method requires
     claims = gate.recall(fingerprint, policy)       # AuthError, the claims of a token seen before, or None:
     candidate = gate.read_value(authorization)      # AuthError, or a token that lacks only its key and signature
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from .bearer import authorization_value, bearer_token
+from .bearer import AUTHORIZATION, authorization_value, bearer_token
 from .claims import Claims
 from .errors import AuthError, denied, invalid, keys_unavailable
 from .issuer import Issuer
@@ -27,7 +28,7 @@ from .keys.refresher import Keys, Wait
 from .policy.authorize import authorize
 from .policy.model import AUTHENTICATED, Access, Policy, Streams
 from .policy.table import Policies
-from .verdict_cache import VerdictCache
+from .verdict_cache import Fingerprint, VerdictCache
 from .verifier import (
     TokenRules,
     ValidClaims,
@@ -41,6 +42,8 @@ from .verifier import (
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
+# A member of an enum costs a look-up that a call can do without.
+_AUTHENTICATED: Final = Access.AUTHENTICATED
 _DENY: Final = Access.DENY
 
 MAX_KNOWN_HEADERS: Final = 1_000
@@ -69,7 +72,7 @@ class Candidate(NamedTuple):
     valid: ValidClaims
     query: Query
     trusted: Trusted
-    fingerprint: bytes = b""
+    fingerprint: Fingerprint = ""
 
 
 class Remembered(NamedTuple):
@@ -108,11 +111,35 @@ class Gate:
             raise denied("the method is closed to everybody")
         return policy
 
-    def fingerprint(self, authorization: str) -> bytes:
+    def known(self, method: str, metadata: Metadata) -> Claims | None:
+        """The claims of a call that needs no more than a look; None: go step by step. A shortcut to the same verdict.
+
+        Raises `AuthError` INSUFFICIENT_SCOPE or POLICY_DENIED.
+        """
+        found: Remembered | None = None
+        for key, value in metadata:
+            if key == AUTHORIZATION:
+                if found is not None:  # more than one: refused, step by step
+                    return None
+                found = self.cache.young.get(value)
+        if found is None:
+            return None
+        claims, until, keys, generation, _token_bytes = found
+        now = self.clock()
+        if now >= until or keys.state.generation != generation:
+            return None
+        policy = self.policies.for_method(method).policy
+        if policy is not AUTHENTICATED:
+            if policy.access is not _AUTHENTICATED:
+                return None
+            authorize(policy, claims, now, self.trusted[claims.iss].rules.leeway_s)
+        return claims
+
+    def fingerprint(self, authorization: str) -> Fingerprint:
         """What a token is remembered by: of its whole `authorization` value, so that another spelling is another token."""
         return self.cache.fingerprint(authorization)
 
-    def recall(self, fingerprint: bytes, policy: Policy) -> Claims | None:
+    def recall(self, fingerprint: Fingerprint, policy: Policy) -> Claims | None:
         """The claims of a token that was accepted before, by the present keys; None where it has to be verified.
 
         Raises `AuthError` INSUFFICIENT_SCOPE or POLICY_DENIED: the policy is asked each time.
@@ -140,7 +167,7 @@ class Gate:
             if len(self.headers) >= MAX_KNOWN_HEADERS:
                 self.headers.clear()
             self.headers[header_part] = candidate.jws.header
-        if candidate.fingerprint:
+        if candidate.fingerprint and self.cache.is_seen_again(candidate.fingerprint):
             until = min(claims.exp + trusted.rules.leeway_s, now + self.cached_for_s, now + trusted.keys.usable_for_s())
             jws = candidate.jws
             token_bytes = len(jws.signing_input) + len(jws.signature) * 4 // 3
@@ -151,7 +178,7 @@ class Gate:
         authorization = authorization_value(metadata)
         return self.read_value(authorization, self.fingerprint(authorization))
 
-    def read_value(self, authorization: str, fingerprint: bytes = b"") -> Candidate:
+    def read_value(self, authorization: str, fingerprint: Fingerprint = "") -> Candidate:
         """The same of an `authorization` value."""
         return self.candidate(self._parsed(authorization), fingerprint)
 
@@ -173,7 +200,7 @@ class Gate:
             raise invalid("iss is not a configured issuer")
         return trusted
 
-    def candidate(self, jws: CompactJws, fingerprint: bytes = b"") -> Candidate:
+    def candidate(self, jws: CompactJws, fingerprint: Fingerprint = "") -> Candidate:
         """The issuer chosen, and its rules applied. Raises `AuthError`."""
         trusted = self.trusted_issuer(unverified_issuer(jws.claims_set))
         algorithm = validate_header(jws.header, trusted.rules)

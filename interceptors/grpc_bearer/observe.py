@@ -40,6 +40,7 @@ class Verdicts:
         if mode not in get_args(Mode):
             raise ConfigurationError(f"mode: {mode!r} is unknown; choose from {', '.join(get_args(Mode))}")
         self.enforced: Final = mode == "enforce"
+        self.observed: Final = observer is not None
         self._observer = observer
         if not self.enforced:
             _log.warning("AUTHENTICATION IS NOT ENFORCED: mode is 'report', every call goes on, whatever its verdict")

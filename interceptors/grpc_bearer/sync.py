@@ -1,11 +1,11 @@
 """The interceptor for `grpc.server`: a thin driver of `grpc_bearer.gate`.
 
 Facts about grpcio 1.85 that shape it, each held by a test in `tests/rpc/`:
-`intercept_service` runs on the one serving thread, so nothing waits there. A token's form and claims are looked at there
-(microseconds), so that a refusal never takes a worker of the service; its signature is verified by the worker that goes on
-to run the handler. A unary-typed handler is given its worker only to wait for the request message, so every wrapper is
-stream-typed: it verifies, and then reads the one message itself. A caller that sends headers and no body holds a worker
-only once it has proved who it is.
+`intercept_service` runs on the one serving thread, so nothing waits there, and nothing is read there either: a new token
+takes that thread only to be handed on, and its form, claims and signature are verified by the worker that goes on to run the
+handler. A unary-typed handler is given its worker only to wait for the request message, so every wrapper is stream-typed: it
+verifies, and then reads the one message itself. A caller that sends headers and no body holds a worker only once it has
+proved who it is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from .gate import MAX_ROUNDS, Candidate, Gate, still_no_key, wait_limit_s
 from .handlers import BoundedByHandler, Handler, behaviour_of, closing, with_behaviour
 from .keys.cache import Use
 from .keys.jwks import Key
+from .keys.refresher import Wait
 from .observe import Mode, Observer, Verdicts, unexpected
 from .policy.model import AUTHENTICATED, Access, Policy, Streams
 from .status import grpc_code, message, trailers
+from .verdict_cache import Fingerprint
 from .verifier import expired
 
 __all__ = ["AuthInterceptor", "AuthenticatedContext"]
@@ -51,27 +53,27 @@ class AuthenticatedContext(grpc.ServicerContext):
 
 
 class _Pending:
-    """A call that its handler's wrapper has to admit: `candidate` awaits its signature and, when `key` is None, its key.
+    """A call that its handler's wrapper has to admit: `authorization` is what has to be verified.
 
     With `claims` that is done. With neither there is nothing to verify: the call goes on without claims.
     """
 
-    __slots__ = ("candidate", "claims", "gate", "key", "method", "policy")
+    __slots__ = ("authorization", "claims", "fingerprint", "gate", "method", "policy")
 
     def __init__(
         self,
         method: str,
         gate: Gate,
         policy: Policy,
-        candidate: Candidate | None = None,
-        key: Key | None = None,
+        authorization: str | None = None,
+        fingerprint: Fingerprint = "",
         claims: Claims | None = None,
     ) -> None:
         self.method = method
         self.gate = gate
         self.policy = policy
-        self.candidate = candidate
-        self.key = key
+        self.authorization = authorization
+        self.fingerprint = fingerprint
         self.claims = claims
 
 
@@ -141,18 +143,23 @@ class AuthInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
         gate = self._authenticator.gate
         try:
-            policy = gate.policy(method)
             metadata = handler_call_details.invocation_metadata
+            claims = gate.known(method, metadata)
+            if claims is not None and not (self._context_claims or handler.request_streaming or handler.response_streaming):
+                if self._verdicts.observed:
+                    self._verdicts.accepted(method, claims)
+                bind_claims(claims)
+                return handler
+            policy = gate.policy(method)
             if policy.access is not _AUTHENTICATED and (policy.access is Access.PUBLIC or not has_authorization(metadata)):
                 return self._unasked(method, handler, gate, policy)
             authorization = authorization_value(metadata)
             fingerprint = gate.fingerprint(authorization)
-            claims = gate.recall(fingerprint, policy)
+            if claims is None:
+                claims = gate.recall(fingerprint, policy)
             if claims is not None:
                 return self._known(method, handler, gate, policy, claims)
-            candidate = gate.read_value(authorization, fingerprint)
-            step = gate.key_for(candidate)
-            _pending.set(_Pending(method, gate, policy, candidate, step.key if isinstance(step, Use) else None))
+            _pending.set(_Pending(method, gate, policy, authorization, fingerprint))
             return self._wrappers.get(method, handler)
         except AuthError as error:
             return self._refused(method, handler, gate, error)
@@ -233,16 +240,19 @@ class AuthInterceptor(grpc.ServerInterceptor):
         pending = _pending.get(None)
         if pending is None:
             self._abort(context, *_STRAY)
-        claims = pending.claims
+        gate, claims = pending.gate, pending.claims
         ends_at: float | None = None
         try:
-            if pending.candidate is not None:
-                key = pending.key if pending.key is not None else self._awaited_key(pending, pending.candidate, context)
-                claims = pending.gate.accept(pending.candidate, key, pending.policy)
+            if pending.authorization is not None:
+                candidate = gate.read_value(pending.authorization, pending.fingerprint)
+                step = gate.key_for(candidate)
+                key = step.key if isinstance(step, Use) else self._awaited_key(gate, candidate, step, context)
+                claims = gate.accept(candidate, key, pending.policy)
             if claims is not None:
                 if is_stream:
-                    ends_at = pending.gate.ends_at(claims, pending.policy)
-                self._verdicts.accepted(pending.method, claims)
+                    ends_at = gate.ends_at(claims, pending.policy)
+                if self._verdicts.observed:
+                    self._verdicts.accepted(pending.method, claims)
         except AuthError as error:
             self._refuse_in_worker(context, pending, error)
         except Exception as error:
@@ -257,10 +267,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
             self._abort(context, pending.method, error)
         self._verdicts.refused(pending.method, error)
 
-    def _awaited_key(self, pending: _Pending, candidate: Candidate, context: grpc.ServicerContext) -> Key:
-        step = pending.gate.key_for(candidate)  # anew: the key may have come while the call queued for this worker
-        if isinstance(step, Use):
-            return step.key
+    def _awaited_key(self, gate: Gate, candidate: Candidate, step: Wait, context: grpc.ServicerContext) -> Key:
         if not self._waiters.acquire(blocking=False):
             raise keys_unavailable("as many calls as may wait for keys do so already")
         try:
@@ -270,9 +277,10 @@ class AuthInterceptor(grpc.ServerInterceptor):
                     step.flight.result(timeout=max(0.0, deadline - time.monotonic()))
                 except TimeoutError:
                     break
-                step = pending.gate.key_for(candidate)
-                if isinstance(step, Use):
-                    return step.key
+                asked = gate.key_for(candidate)
+                if isinstance(asked, Use):
+                    return asked.key
+                step = asked
             raise still_no_key()
         finally:
             self._waiters.release()

@@ -191,6 +191,7 @@ async def test_a_key_that_comes_while_a_call_queues_for_its_worker_needs_no_wait
                 (working,) = calling(client, [mint(iss=OTHER_ISSUER)])
                 await until(running.is_set)
                 (queueing,) = calling(client, [mint()])
+                auth.start()
                 await until(auth.ready)
             finally:
                 go_on.set()

@@ -203,4 +203,14 @@ def failed(
     failures = state.failures + 1
     backoff_s = min(policy.backoff_initial_s * 2.0 ** min(failures - 1, 60), policy.backoff_max_s) * (1 - 0.2 * jitter)
     retry_at = now + max(backoff_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
-    return replace(state, next_fetch_at=retry_at, retry_at=retry_at, fetching=False, failures=failures, last_error=detail)
+    # Keys that may serve no longer are as good as changed: what was verified with them is not to be taken as read either.
+    too_stale = usable_keys(state, now, policy) is None
+    return replace(
+        state,
+        generation=state.generation + too_stale,
+        next_fetch_at=retry_at,
+        retry_at=retry_at,
+        fetching=False,
+        failures=failures,
+        last_error=detail,
+    )

@@ -113,7 +113,7 @@ class Refresher:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._jitter = jitter
-        self._state = CacheState()
+        self.state = CacheState()  # as of this moment; immutable, and swapped whole
         self._callbacks: tuple[Callable[[], None], ...] = ()
         self._closed = False
         self._reset_threads()
@@ -129,16 +129,11 @@ class Refresher:
     def _after_fork(self) -> None:
         # The parent's threads are not here, and its lock may have been held: what a fetch had begun is forgotten.
         self._reset_threads()
-        self._state = replace(self._state, fetching=False)
-
-    @property
-    def state(self) -> CacheState:
-        """The state at this moment; immutable."""
-        return self._state
+        self.state = replace(self.state, fetching=False)
 
     def usable_for_s(self) -> float:
         """Seconds until the present keys are too stale to serve."""
-        state = self._state
+        state = self.state
         return state.fetched_at + state.fresh_for_s + self._policy.max_stale_s - self._monotonic()
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -149,7 +144,7 @@ class Refresher:
         """The key, or a fetch to wait for. Raises `AuthError` TOKEN_INVALID or KEYS_UNAVAILABLE. Never blocks on I/O."""
         if self._thread is None:
             self.start()
-        decision = decide(self._state, query, self._monotonic(), self._policy)
+        decision = decide(self.state, query, self._monotonic(), self._policy)
         if isinstance(decision, Use):
             return decision
         if isinstance(decision, Refuse):
@@ -158,7 +153,7 @@ class Refresher:
             if self._closed:
                 raise keys_unavailable("the authenticator is closed")
             now = self._monotonic()
-            decision = decide(self._state, query, now, self._policy)  # anew: another caller may have been faster
+            decision = decide(self.state, query, now, self._policy)  # anew: another caller may have been faster
             if isinstance(decision, Use):
                 return decision
             if isinstance(decision, Refuse):
@@ -170,7 +165,7 @@ class Refresher:
         flight = Flight()
         flight.set_running_or_notify_cancel()  # a running future cannot be cancelled by one of its many waiters
         self._flight = flight
-        self._state = started(self._state, kid, now, self._policy)
+        self.state = started(self.state, kid, now, self._policy)
         self._wake.set()
         return flight
 
@@ -210,8 +205,8 @@ class Refresher:
             self._wake.clear()
             now = self._monotonic()
             if self._flight is None:
-                if now < self._state.next_fetch_at:
-                    return self._state.next_fetch_at - now
+                if now < self.state.next_fetch_at:
+                    return self.state.next_fetch_at - now
                 self._begin(None, now)
                 self._wake.clear()
             result = Outcome()
@@ -222,7 +217,7 @@ class Refresher:
     def _land(self) -> None:
         """Under the lock: end the flight, so that its waiters ask again."""
         flight, self._flight, self._result = self._flight, None, None
-        self._state = replace(self._state, fetching=False)
+        self.state = replace(self.state, fetching=False)
         if flight is not None:
             flight.set_result(None)
 
@@ -255,9 +250,9 @@ class Refresher:
 
     def _end_succeeded(self, key_set: KeySet, max_age_s: float | None) -> None:
         with self._lock:
-            before = self._state
-            self._state = succeeded(before, key_set, max_age_s, self._monotonic(), self._policy, self._jitter())
-            after = self._state
+            before = self.state
+            self.state = succeeded(before, key_set, max_age_s, self._monotonic(), self._policy, self._jitter())
+            after = self.state
             self._land()
         if after.generation != before.generation:
             _log.info("issuer %s: %d keys", self._name, len(key_set.keys))
@@ -269,8 +264,8 @@ class Refresher:
     def _end_failed(self, error: FetchError | KeysUnreadableError) -> None:
         retry_after_s = error.retry_after_s if isinstance(error, FetchError) else None
         with self._lock:
-            self._state = failed(self._state, str(error), retry_after_s, self._monotonic(), self._policy, self._jitter())
-            after = self._state
+            self.state = failed(self.state, str(error), retry_after_s, self._monotonic(), self._policy, self._jitter())
+            after = self.state
             closed = self._closed
             self._land()
         if not closed:
