@@ -7,7 +7,7 @@ import io
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "grpc_bearer"
 SERVICE = "grpc_bearer_server"
 GENERATED = "grpc_bearer.v1"
+KIT = "grpc_bearer.testing"
+PLUGIN = "grpc_bearer_pytest"
 
 # No I/O and no clock: what they decide follows from their arguments alone.
 PURE = frozenset(
@@ -111,8 +113,26 @@ def test_the_memory_of_verdicts_has_a_lock_and_neither_io_nor_a_clock() -> None:
     assert {name for name in imported if name in modules() and name not in PACKAGES} <= PURE
 
 
+def of_core(names: Iterable[str]) -> set[str]:
+    """Those of the library that serve: all but the kit for users' tests."""
+    return {name for name in names if is_within(name, LIBRARY) and not is_within(name, KIT)}
+
+
 def test_grpc_is_known_to_the_drivers_alone() -> None:
-    assert {name for name in importers_of("grpc") if is_within(name, LIBRARY)} <= DRIVERS
+    assert of_core(importers_of("grpc")) <= DRIVERS
+
+
+def test_the_kit_for_tests_is_known_to_nobody_but_its_plugin() -> None:
+    assert {name for name in importers_of(KIT) if not is_within(name, KIT)} == {PLUGIN}
+
+
+def test_the_plugin_is_no_part_of_a_package_and_imports_nothing_of_ours_when_it_is_loaded() -> None:
+    """Pytest loads it at every start: `grpc_bearer` would take 150 ms, and be imported before coverage is measured."""
+    program = f"import sys, {PLUGIN}; print(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    loaded = set(done.stdout.split())
+    assert PLUGIN in loaded
+    assert loaded & {LIBRARY, SERVICE, "cryptography", "google", "grpc", "jwt", "requests"} == set()
 
 
 def test_asyncio_is_known_to_the_asyncio_driver_alone() -> None:
@@ -121,8 +141,7 @@ def test_asyncio_is_known_to_the_asyncio_driver_alone() -> None:
 
 
 def test_protobuf_is_known_to_who_reads_options_and_to_who_writes_refusals() -> None:
-    of_library = {name for name in importers_of("google") if is_within(name, LIBRARY)}
-    assert of_library == {"grpc_bearer.policy.protos", "grpc_bearer.status"}
+    assert of_core(importers_of("google")) == {"grpc_bearer.policy.protos", "grpc_bearer.status"}
 
 
 def test_the_library_never_imports_the_service() -> None:
@@ -138,10 +157,10 @@ def test_generated_code_imports_nothing_that_people_wrote() -> None:
 
 def test_no_source_imports_the_tests() -> None:
     assert importers_of("tests") == set()
-    assert importers_of("pytest") == set()
+    assert importers_of("pytest") == {PLUGIN}
 
 
-@pytest.mark.parametrize("module", ["grpc_bearer", "grpc_bearer.sync", "grpc_bearer.aio"])
+@pytest.mark.parametrize("module", ["grpc_bearer", "grpc_bearer.sync", "grpc_bearer.aio", "grpc_bearer.testing"])
 def test_importing_the_library_loads_nothing_of_the_service(module: str) -> None:
     program = f"import sys, {module}; print(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)

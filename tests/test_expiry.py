@@ -159,6 +159,21 @@ def test_the_thread_starts_with_the_first_alarm_and_ends_with_the_last() -> None
         assert not thread.is_alive()
 
 
+def test_the_thread_ends_soon_after_all_that_it_waited_for_was_cancelled() -> None:
+    """Else a test suite with a stream a test would have as many threads, until their tokens expire."""
+    alarms, before = Alarms(longest_wait_s=0.05), alarm_threads()
+    alarm = alarms.at(HOUR_S, lambda: None)
+    (thread,) = alarm_threads() - before
+    thread.join(0.2)
+    assert thread.is_alive()
+    alarm.cancel()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    rang = threading.Event()
+    alarms.at(0.0, rang.set)
+    assert rang.wait(PATIENCE_S)
+
+
 def test_alarms_are_set_and_cancelled_from_many_threads() -> None:
     alarms, rung = Alarms(), threading.Semaphore(0)
 

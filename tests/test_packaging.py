@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 from email import message_from_bytes
 from email.message import Message
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,25 @@ def floor(project: dict[str, Any], distribution: str) -> Version:
     return lowest
 
 
-def test_the_wheel_holds_both_packages_and_nothing_else(contents: set[str]) -> None:
+def test_the_wheel_holds_both_packages_and_the_pytest_plugin_and_nothing_else(contents: set[str]) -> None:
     tops = {name.partition("/")[0] for name in contents}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"grpc_bearer", "grpc_bearer_server"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "grpc_bearer",
+        "grpc_bearer_pytest.py",
+        "grpc_bearer_server",
+    }
+
+
+def test_the_wheel_tells_pytest_where_its_plugin_is(wheel: Path) -> None:
+    (distribution,) = distributions(path=[str(wheel)])
+    plugins = [(entry.name, entry.value) for entry in distribution.entry_points if entry.group == "pytest11"]
+    assert plugins == [("grpc_bearer", "grpc_bearer_pytest")]
+
+
+def test_neither_the_base_install_nor_the_service_asks_for_pytest(metadata: Message) -> None:
+    wanted = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    asking = {str(requirement.marker) for requirement in wanted if requirement.name.startswith("pytest")}
+    assert asking == {'extra == "dev"'}
 
 
 def test_the_wheel_says_that_both_packages_are_typed(contents: set[str]) -> None:

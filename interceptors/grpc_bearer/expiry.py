@@ -12,7 +12,9 @@ from typing import Final
 
 _log = logging.getLogger("grpc_bearer")
 _LEAST_DEAD: Final = 64
-_LONGEST_WAIT_S: Final = 3600.0  # `exp` may be in the year 9999, and a wait of more than 292 years is an OverflowError
+# After which the thread looks whether what it waits for was cancelled meanwhile, so that it ends when it has nothing to do.
+# It is also a bound: `exp` may be in the year 9999, and a wait of more than 292 years is an OverflowError.
+LONGEST_WAIT_S: Final = 5.0
 
 
 class Alarm:
@@ -30,10 +32,11 @@ class Alarm:
 
 
 class Alarms:
-    """Alarms by time. The thread starts with the first, is a daemon, and ends when the time of the last has come."""
+    """Alarms by time. The thread starts with the first, is a daemon, and ends with the last, or soon after its cancelling."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, *, longest_wait_s: float = LONGEST_WAIT_S) -> None:
         self._monotonic = monotonic
+        self._longest_wait_s = longest_wait_s
         self._changed = threading.Condition()
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Alarm]] = []
@@ -84,7 +87,7 @@ class Alarms:
                 when, _order, alarm = self._heap[0]
                 wait_s = when - self._monotonic()
                 if alarm.callback is not None and wait_s > 0:
-                    self._changed.wait(min(wait_s, _LONGEST_WAIT_S))
+                    self._changed.wait(min(wait_s, self._longest_wait_s))
                     continue
                 heapq.heappop(self._heap)
                 callback, alarm.callback = alarm.callback, None

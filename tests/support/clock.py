@@ -1,17 +1,7 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test moves it: the test kit's."""
 
 from __future__ import annotations
 
+from grpc_bearer.testing.clock import Clock
 
-class Clock:
-    """Pass it where a clock is taken; `advance` moves it on. Starts at `now`, in seconds."""
-
-    def __init__(self, now: float = 1_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
+__all__ = ["Clock"]
