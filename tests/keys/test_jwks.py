@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 from jwt import PyJWK, PyJWKSet
@@ -27,6 +29,7 @@ from grpc_bearer.keys.jwks import (
     parse_jwks,
 )
 from grpc_bearer.strict_json import DuplicateMembers
+from tests.adversary.crypto import IDENTITY, small_order_points
 from tests.support.fuzzing import cases
 from tests.support.tokens import SigningKey, base64url, jwks, key
 
@@ -191,6 +194,28 @@ def test_rsa_sizes_beyond_the_limits_are_not_usable(bits: int) -> None:
 def test_a_short_modulus_padded_with_zeros_is_not_usable() -> None:
     short = rsa_jwk(1024)
     assert fault(short | {"n": "A" * 256 + short["n"]}) == SIZE
+
+
+SMALL_ORDER = small_order_points()
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER.values(), ids=SMALL_ORDER)
+def test_an_ed25519_key_of_small_order_is_not_usable_because_it_verifies_what_nobody_signed(point: bytes) -> None:
+    # The fact first: cryptography takes the key, and this constant for a signature of every eighth message or more.
+    public_key = Ed25519PublicKey.from_public_bytes(point)
+    nobodys = IDENTITY + bytes(32)
+
+    def verifies(message: bytes) -> bool:
+        try:
+            public_key.verify(nobodys, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    assert any(verifies(b"%d" % number) for number in range(1_000))
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": base64url(point)}
+    assert fault(jwk) == "an Ed25519 key of small order, or not in its canonical form"
+    load_key(key("any", "EdDSA").jwk())  # the neighbour
 
 
 @pytest.mark.parametrize("value", [None, 1, "key", [], DuplicateMembers()])

@@ -38,6 +38,12 @@ _BY_TYPE: Final[Mapping[tuple[str, str | None], frozenset[str]]] = MappingProxyT
 SUPPORTED_ALGORITHMS: Final = frozenset().union(*_BY_TYPE.values())
 """Asymmetric signatures only: `none` and HMAC have no place beside a JWK Set (RFC 8725 §3.1, §3.5)."""
 
+_ED25519_FIELD: Final = 2**255 - 19
+# y of the points whose order divides 8 (curve of RFC 8032 §5.1): under such a key a signature by nobody verifies, for every
+# eighth message at least (measured on cryptography 50, which takes these keys).
+_ED25519_ORDER_8_Y: Final = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_ED25519_SMALL_ORDER: Final = frozenset({0, 1, _ED25519_FIELD - 1, _ED25519_ORDER_8_Y, _ED25519_FIELD - _ED25519_ORDER_8_Y})
+
 _SECRET_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _ALIASES: Final = MappingProxyType({"Ed25519": "EdDSA"})  # RFC 9864 §2.2; PyJWT knows the older name only
 _ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(get_default_algorithms())
@@ -146,6 +152,12 @@ def _algorithms(jwk: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({algorithm})
 
 
+def _is_sound_ed25519(point: bytes) -> bool:
+    """Whether an encoded Ed25519 point is canonical (RFC 8032 §5.1.3) and not one of the few of small order."""
+    y = int.from_bytes(point, "little") & ((1 << 255) - 1)  # the top bit is the sign of x
+    return y < _ED25519_FIELD and y not in _ED25519_SMALL_ORDER
+
+
 def load_key(jwk: Any) -> Key:
     """One JWK (RFC 7517 §4) as a usable public key. Raises `UnusableKeyError`, whatever the JSON value is."""
     if not isinstance(jwk, dict):
@@ -160,6 +172,8 @@ def load_key(jwk: Any) -> Key:
         raise UnusableKeyError("the key's members cannot be read") from None
     if jwk["kty"] == "RSA" and not MIN_RSA_BITS <= public_key.key_size <= MAX_RSA_BITS:
         raise UnusableKeyError(f"an RSA key has to have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+    if jwk["kty"] == "OKP" and not _is_sound_ed25519(public_key.public_bytes_raw()):
+        raise UnusableKeyError("an Ed25519 key of small order, or not in its canonical form")
     members = "\0".join(f"{name}={jwk.get(name)}" for name in ("kty", "crv", "e", "n", "x", "y"))
     return Key(kid, algorithms, hashlib.sha256(members.encode()).digest(), public_key)
 
