@@ -221,6 +221,19 @@ def test_a_flood_of_forged_kids_costs_two_fetches_in_each_cooldown() -> None:
     assert fetches == [10.0, 10.25, 40.0, 40.25, 70.0, 70.25]
 
 
+def test_a_rotation_amid_a_flood_of_forged_kids_is_refused_until_the_cooldown_ends_and_fetched_then() -> None:
+    state = refetched(refetched(fetched(0.0), "forged-1", 10.0), "forged-2", 10.25)
+    for at in (10.3, 39.9):
+        assert outcome(asked(state, "k2", at)) is Reason.TOKEN_INVALID
+    assert asked(state, "k2", 40.0) == Fetch("k2")
+
+
+def test_a_rotation_that_was_published_before_a_flood_of_forged_kids_is_not_touched_by_it() -> None:
+    announced = fetched(480.0, K1_K2, before=fetched(0.0))
+    state = refetched(refetched(announced, "forged-1", 500.0, K1_K2), "forged-2", 500.1, K1_K2)
+    assert outcome(asked(state, "k2", 500.2)) == "k2"
+
+
 def test_after_a_failed_refetch_an_unknown_kid_is_unavailable_and_not_refused_for_good() -> None:
     state = broken(started(fetched(0.0), "k2", 10.0, POLICY), 10.0)
     assert outcome(asked(state, "k2", 10.5)) is Reason.KEYS_UNAVAILABLE  # within the pause
