@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -95,13 +96,11 @@ def _sync_call(interceptor: sync.AuthInterceptor, details: Any, context: Any) ->
     """What grpc does with a call: the interceptor in a context of its own, then the handler that it returned."""
     scope = contextvars.Context()
     handler: Any = scope.run(interceptor.intercept_service, lambda _details: _HANDLER, details)
-    try:
+    with suppress(_AbortedError):
         if handler.request_streaming:
             scope.run(handler.stream_unary, iter((b"",)), context)
         else:
             scope.run(handler.unary_unary, b"", context)
-    except _AbortedError:
-        pass
 
 
 async def _aio_call(interceptor: aio.AuthInterceptor, details: Any, context: Any) -> None:
@@ -109,10 +108,8 @@ async def _aio_call(interceptor: aio.AuthInterceptor, details: Any, context: Any
         return _AIO_HANDLER
 
     handler: Any = await interceptor.intercept_service(continuation, details)
-    try:
+    with suppress(_AbortedError):
         await (handler.stream_unary if handler.request_streaming else handler.unary_unary)(b"", context)
-    except _AbortedError:
-        pass
 
 
 def _run_sync(authenticator: Authenticator, calls: Sequence[_Details]) -> None:

@@ -13,6 +13,7 @@ from benchmarks.stage import Pair, Stage, measure
 from benchmarks.stats import quotient, share_of_base
 
 _MISS = "ours, miss: every token new"
+_MISS_FAST = "the same, with grpc-bearer[fast]"
 _TUTORIAL = "tutorial interceptor: PyJWKClient + decode a call"
 
 
@@ -43,6 +44,7 @@ def _stack(stack: Stack, hit: float, miss: float, forged: float) -> Iterator[Row
     yield Row("no-op interceptor", Pair(stack, "noop"))
     yield Row("ours, hit: same token each call", ours, Goal(">=", hit))
     yield Row(_MISS, replace(ours, tokens="fresh"), Goal(">=", miss))
+    yield Row(_MISS_FAST, replace(ours, variant="ours-fast", tokens="fresh"))
     refusing = replace(ours, tokens="cycle", refused=True)
     yield Row("ours, refusing: bad signature", replace(refusing, pool="forged"), Goal(">=", forged))
     yield Row("ours, refusing: expired", replace(refusing, pool="expired"))

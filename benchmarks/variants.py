@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeAlias
 import grpc
 import jwt
 
+from benchmarks import extras
 from grpc_bearer import Authenticator, CachePolicy, Issuer, aio, sync
 
-Variant = Literal["bare", "noop", "ours", "tutorial", "tutorial-lru"]
+Variant = Literal["bare", "noop", "ours", "ours-fast", "tutorial", "tutorial-lru"]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Details = grpc.HandlerCallDetails
 
@@ -104,7 +105,8 @@ def sync_interceptors(variant: Variant, issuer: str, audience: str, jwks_uri: st
         return []
     if variant == "noop":
         return [SyncNoop()]
-    if variant == "ours":
+    if variant in ("ours", "ours-fast"):
+        extras.use(variant == "ours-fast")
         return [sync.AuthInterceptor(authenticator(issuer, audience, jwks_uri))]
     return [SyncTutorial(_tutorial_check(issuer, audience, jwks_uri, lru=variant == "tutorial-lru"))]
 
@@ -115,6 +117,7 @@ def aio_interceptors(variant: Variant, issuer: str, audience: str, jwks_uri: str
         return []
     if variant == "noop":
         return [AioNoop()]
-    if variant == "ours":
+    if variant in ("ours", "ours-fast"):
+        extras.use(variant == "ours-fast")
         return [aio.AuthInterceptor(authenticator(issuer, audience, jwks_uri))]
     return [AioTutorial(_tutorial_check(issuer, audience, jwks_uri, lru=variant == "tutorial-lru"))]

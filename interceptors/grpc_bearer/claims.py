@@ -78,7 +78,9 @@ class Claims(RegisteredClaims, Mapping[str, Any]):
     algorithm: str
 
     def __getitem__(self, name: str) -> Any:
-        return self._members[name]
+        value = self._members[name]
+        # Frozen when it is asked for: most calls ask for few claims, and every new token would pay for all.
+        return deep_frozen(value) if type(value) is list or type(value) is dict else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)

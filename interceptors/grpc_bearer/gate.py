@@ -157,21 +157,19 @@ class Gate:
         return claims
 
     def _remember(self, candidate: Candidate, key: Key, claims: Claims, now: float) -> None:
-        """Remember a verified token and its JOSE header, if the key that verified it is of the present set."""
-        trusted, query = candidate.trusted, candidate.query
-        state = trusted.keys.state
-        if state.key_set is None or state.key_set.select(query.kid, query.algorithm) is not key:
-            return
-        header_part = candidate.jws.header_part
-        if header_part not in self.headers and len(header_part) <= MAX_KNOWN_HEADER_BYTES:
+        """Remember its JOSE header, and a token that is seen again by a key of the present set."""
+        jws, _valid, query, trusted, fingerprint = candidate
+        if jws.header_part not in self.headers and len(jws.header_part) <= MAX_KNOWN_HEADER_BYTES:
             if len(self.headers) >= MAX_KNOWN_HEADERS:
                 self.headers.clear()
-            self.headers[header_part] = candidate.jws.header
-        if candidate.fingerprint and self.cache.is_seen_again(candidate.fingerprint):
+            self.headers[jws.header_part] = jws.header
+        if not fingerprint or not self.cache.is_seen_again(fingerprint):
+            return
+        state = trusted.keys.state
+        if state.key_set is not None and state.key_set.select(query.kid, query.algorithm) is key:
             until = min(claims.exp + trusted.rules.leeway_s, now + self.cached_for_s, now + trusted.keys.usable_for_s())
-            jws = candidate.jws
             token_bytes = len(jws.signing_input) + len(jws.signature) * 4 // 3
-            self.cache.put(candidate.fingerprint, Remembered(claims, until, trusted.keys, state.generation, token_bytes))
+            self.cache.put(fingerprint, Remembered(claims, until, trusted.keys, state.generation, token_bytes))
 
     def read(self, metadata: Metadata) -> Candidate:
         """All that can be said of a call's token without its key. Raises `AuthError`."""

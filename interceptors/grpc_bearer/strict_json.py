@@ -12,7 +12,14 @@ import math
 import re
 from collections.abc import Callable
 from json.scanner import make_scanner
+from types import ModuleType
 from typing import Any, Final
+
+orjson: ModuleType | None
+try:
+    import orjson
+except ImportError:  # it comes with grpc-bearer[fast]
+    orjson = None
 
 MAX_DEPTH: Final = 32
 """Arrays and objects inside one another, at the most."""
@@ -80,6 +87,18 @@ def _too_deep(text: str) -> bool:
     return False
 
 
+def _unchanged(orjson: ModuleType, data: bytes) -> Any:
+    """The value by orjson, where writing it again gives these very octets; None for all other texts.
+
+    What comes back unchanged had no duplicate member to lose, no number to round and no second meaning.
+    """
+    try:
+        value = orjson.loads(data)
+        return value if orjson.dumps(value) == data else None
+    except (ValueError, TypeError):
+        return None
+
+
 def loads(data: bytes, *, mark_duplicates: bool = False) -> Any:
     """Parse one JSON text.
 
@@ -91,8 +110,13 @@ def loads(data: bytes, *, mark_duplicates: bool = False) -> Any:
     except UnicodeDecodeError:
         raise StrictJsonError("JSON is not UTF-8") from None
     # Brackets are counted before they are matched: the scan costs more than the parse, and honest tokens never need it.
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
-        raise StrictJsonError("JSON is too deep")
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        if _too_deep(text):
+            raise StrictJsonError("JSON is too deep")
+    elif orjson is not None:
+        value = _unchanged(orjson, data)
+        if value is not None:
+            return value
     decoder, scan = (_MARKING_DECODER, _SCAN_MARKING) if mark_duplicates else (_DECODER, _SCAN)
     try:
         try:

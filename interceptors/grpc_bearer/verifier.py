@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from .claims import Claims, RegisteredClaims, claim_at, deep_frozen
+from .claims import Claims, RegisteredClaims, claim_at
 from .errors import EXPIRED_AT, AuthError, Reason, invalid, malformed
 from .jws import CompactJws, Header
 from .keys.jwks import Key, canonical_algorithm
@@ -23,6 +23,7 @@ MAX_NUMERIC_DATE: Final = 253_402_300_799
 _AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})
 _ANY_JWT: Final = _AT_JWT | {"jwt", "application/jwt"}
 
+_DATES: Final = ("exp", "nbf", "iat")
 _STRINGS: Final = ("sub", "jti", "client_id")
 # No standard gives the last two a type: a value of another shape grants nothing, and is no reason to refuse the token.
 _SCOPES: Final = ("scope", "scp", "scopes", "permissions")
@@ -141,9 +142,7 @@ def validate_claims(claims_set: dict[str, Any], rules: TokenRules, now: float) -
 
     Raises `AuthError`: TOKEN_MALFORMED before TOKEN_INVALID before TOKEN_EXPIRED before TOKEN_NOT_YET_VALID.
     """
-    exp = _numeric_date(claims_set, "exp")
-    nbf = _numeric_date(claims_set, "nbf")
-    iat = _numeric_date(claims_set, "iat")
+    exp, nbf, iat = [_numeric_date(claims_set, name) for name in _DATES]
     for name in _STRINGS:
         if name in claims_set and type(claims_set[name]) is not str:
             raise malformed(f"{name} is not a string")
@@ -169,8 +168,4 @@ def verify(jws: CompactJws, valid: ValidClaims, algorithm: str, key: Key) -> Cla
     """Verify the signature; the claims are the caller's from here on. Raises `AuthError` TOKEN_INVALID."""
     if not key.verify(algorithm, jws.signing_input, jws.signature):
         raise invalid("the signature does not verify")
-    members = valid.members.copy()
-    for name, value in valid.members.items():
-        if type(value) is list or type(value) is dict:
-            members[name] = deep_frozen(value)
-    return Claims(members, valid.aud, valid.scopes, key.kid, algorithm)
+    return Claims(valid.members, valid.aud, valid.scopes, key.kid, algorithm)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import AuthError, ConfigurationError, invalid, keys_unavailable
 from .jwks import Key, KeySet, NoKey
@@ -86,16 +86,14 @@ class CacheState:
     refetches: tuple[Refetch, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What a token asks of its issuer's keys: its `kid`, None when it has none, and its algorithm."""
 
     kid: str | None
     algorithm: str
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """The key is at hand."""
 
     key: Key
