@@ -23,7 +23,8 @@ from benchmarks.report import Goal, Line
 from benchmarks.server import UNARY
 from benchmarks.stage import Stage
 from benchmarks.stats import Cost, Ratio, multiple_of_base
-from grpc_bearer import Authenticator, CachePolicy, Issuer, aio
+from grpc_bearer import Authenticator, CachePolicy, Issuer, Policies, Policy, Rule, VerdictCachePolicy, aio
+from grpc_bearer.policy.protos import Declared
 from tests.support.tokens import AUDIENCE, jwks, new_key
 
 SAMPLE = 500
@@ -110,6 +111,24 @@ def issuers(stage: Stage, numbers: Sequence[int]) -> list[Line]:
     return _lines("issuers", _taking_turns(turns, stage.timing.rounds))
 
 
+def rules(stage: Stage, numbers: Sequence[int]) -> list[Line]:
+    """More and more methods, each with a rule of its own that asks for a scope."""
+    name, key = _issuer_name(0), stage.keys["ES256"]
+    issuer = Issuer(name, audiences=[AUDIENCE], jwks=jwks(key))
+    tokens = [pools.token(key, at, name) for at in range(SAMPLE)]
+    turns: dict[int, Turn] = {}
+    memory = 0
+    for number in numbers:
+        methods = [f"Method{at}" for at in range(number)]
+        declared = Declared("some.Service", dict.fromkeys(methods))
+        listed = [Rule([f"some.Service/{method}"], Policy(scopes=("orders.read", "orders.write"))) for method in methods]
+        policies, memory = _resident_growth(partial(Policies, rules=listed, find={declared.name: declared}.get))
+        gate = Authenticator([issuer], policies=policies).gate
+        turns[number] = by_gate(gate, tokens, methods=[f"/some.Service/{method}" for method in methods])
+    lines = _lines("methods with rules", _taking_turns(turns, stage.timing.rounds))
+    return [*lines, _memory("methods with rules", "KB a method", memory, max(numbers))]
+
+
 class _Details(NamedTuple):
     """What grpc hands to an interceptor."""
 
@@ -148,8 +167,12 @@ async def _intercepted(interceptor: aio.AuthInterceptor, tokens: _Tokens, number
             raise RuntimeError("a good token was refused")
 
 
-def distinct_tokens(stage: Stage, numbers: Sequence[int]) -> list[Line]:
-    """More and more tokens that come again and again: what a call costs then, and what is kept of each of them."""
+def distinct_tokens(stage: Stage, numbers: Sequence[int], *, hashed: bool = False) -> list[Line]:
+    """More and more tokens that come again and again: what a call costs then, and what is kept of each of them.
+
+    `hashed`: they are kept by their SHA-256.
+    """
+    verdicts, kept_by = VerdictCachePolicy(hashed=hashed), ", kept by their SHA-256" if hashed else ""
     most = max(numbers)
     name = _issuer_name(0)
     tokens = _Tokens(pools.many(stage.keys["EdDSA"], most, name, stage.cores.both))
@@ -158,12 +181,13 @@ def distinct_tokens(stage: Stage, numbers: Sequence[int]) -> list[Line]:
     lines: list[Line] = []
     with asyncio.Runner() as runner:
         for number in numbers:
-            interceptor = aio.AuthInterceptor(Authenticator([issuer]))
-            first = partial(runner.run, _intercepted(interceptor, tokens, range(number)))
+            interceptor = aio.AuthInterceptor(Authenticator([issuer], verdicts=verdicts))
+            # Twice, because a token is remembered when it is seen again.
+            first = partial(runner.run, _intercepted(interceptor, tokens, [*range(number)] * 2))
             _none, memory = _resident_growth(first)
             if number >= _ENOUGH_TO_WEIGH:
                 goal = Goal("<=", 1.6) if number == _ENOUGH_TO_WEIGH else None
-                lines.append(_memory("tokens seen", "KB a token", memory, number, goal))
+                lines.append(_memory(f"tokens seen{kept_by}", "KB a token", memory, number, goal))
             sample = [at * max(1, number // SAMPLE) % number for at in range(SAMPLE)]
 
             def turn(interceptor: aio.AuthInterceptor = interceptor, sample: list[int] = sample) -> None:
@@ -171,4 +195,4 @@ def distinct_tokens(stage: Stage, numbers: Sequence[int]) -> list[Line]:
 
             turns[number] = turn
         costs = _taking_turns(turns, stage.timing.rounds)
-    return [*_lines("distinct tokens, each seen before", costs, goal=None), *lines]
+    return [*_lines(f"distinct tokens, each seen before{kept_by}", costs, goal=None), *lines]

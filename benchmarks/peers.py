@@ -6,6 +6,7 @@ A peer is made for one algorithm and verifies a list of tokens; it is None where
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import shutil
 import warnings
@@ -22,13 +23,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from benchmarks import extras
+from benchmarks.server import UNARY
 from benchmarks.stage import ROOT, Algorithm
 from benchmarks.variants import authenticator
 from grpc_bearer.bearer import authorization_value
 from grpc_bearer.gate import Gate
 from grpc_bearer.jws import base64url
 from grpc_bearer.keys.cache import Use
-from grpc_bearer.policy.model import AUTHENTICATED
 from tests.support.processes import Process
 from tests.support.tokens import SigningKey, jwks
 
@@ -85,17 +86,22 @@ def ours(task: Task, *, fast: bool = False) -> VerifyAll:
     return by_gate(authenticator(task.issuer, task.audience, task.jwks_uri).gate, task.tokens, fast=fast)
 
 
-def by_gate(gate: Gate, tokens: Sequence[str], *, fast: bool = False) -> VerifyAll:
-    """Every token verified as on a miss, with the metadata of a call around it. They come again, and are not remembered."""
+def by_gate(gate: Gate, tokens: Sequence[str], *, fast: bool = False, methods: Sequence[str] = (UNARY,)) -> VerifyAll:
+    """Every token verified as on a miss, with the metadata of a call around it. They come again, and are not remembered.
+
+    `methods`: which the calls take turns at.
+    """
+    asked = list(itertools.islice(itertools.cycle(methods), len(tokens)))
     calls = [(("user-agent", "grpc-python/1"), ("authorization", f"Bearer {token}")) for token in tokens]
 
     def run() -> None:
         extras.use(fast)
-        for metadata in calls:
+        for method, metadata in zip(asked, calls, strict=True):
+            policy = gate.policy(method)
             candidate = gate.read_value(authorization_value(metadata))
             step = gate.key_for(candidate)
             assert isinstance(step, Use)
-            gate.accept(candidate, step.key, AUTHENTICATED)
+            gate.accept(candidate, step.key, policy)
 
     return run
 

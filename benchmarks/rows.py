@@ -43,6 +43,7 @@ def _stack(stack: Stack, hit: float, miss: float, forged: float) -> Iterator[Row
     yield Row("control: bare against bare", Pair(stack, "bare"))
     yield Row("no-op interceptor", Pair(stack, "noop"))
     yield Row("ours, hit: same token each call", ours, Goal(">=", hit))
+    yield Row("the same, tokens kept by their SHA-256", replace(ours, variant="ours-hashed"))
     yield Row(_MISS, replace(ours, tokens="fresh"), Goal(">=", miss))
     yield Row(_MISS_FAST, replace(ours, variant="ours-fast", tokens="fresh"))
     refusing = replace(ours, tokens="cycle", refused=True)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scale`: how cost and memory grow with processes, open streams, tokens, keys and issuers."""
+"""`python -m benchmarks.scale`: how cost and memory grow with processes, open streams, tokens, keys, issuers and rules."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ STREAMS = (0, 10, 100, 1_000, 10_000)
 TOKENS = (1, 10, 100, 1_000, 10_000, 100_000)
 KEYS = (1, 10, 100, 1_000)
 ISSUERS = (1, 10, 100)
+RULES = (1, 10, 100, 1_000, 5_000)
 
 
 def open_streams(stage: Stage, numbers: Sequence[int], say: Callable[[str], None]) -> list[Line]:
@@ -119,7 +120,9 @@ def main() -> int:
             "streams": lambda: open_streams(stage, STREAMS, say),
             "keys": lambda: growth.keys(stage, KEYS),
             "issuers": lambda: growth.issuers(stage, ISSUERS),
+            "rules": lambda: growth.rules(stage, RULES),
             "tokens": lambda: growth.distinct_tokens(stage, TOKENS),
+            "tokens, hashed": lambda: growth.distinct_tokens(stage, (1, 10_000), hashed=True),
         }
         lines = [Line("control", "aio, bare against bare", control, "of bare", control=True)]
         for name, part in parts.items():

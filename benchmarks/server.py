@@ -38,7 +38,7 @@ class ServerSpec:
     """What a server is started with.
 
     `cores`: where it runs. `hold_s`: for how long a stream stays open after its last message. `workers`: threads of a sync
-    server.
+    server. `reload_every_s`: how often ours reloads its policies, 0 for never.
     """
 
     stack: Stack
@@ -49,6 +49,11 @@ class ServerSpec:
     cores: tuple[int, ...]
     hold_s: float = 0.0
     workers: int = 8
+    reload_every_s: float = 0.0
+
+    def source(self) -> tuple[Variant, str, str, str, float]:
+        """What its interceptors are made from."""
+        return self.variant, self.issuer, self.audience, self.jwks_uri, self.reload_every_s
 
     def options(self) -> list[tuple[str, int]]:
         """The server options of grpc."""
@@ -93,7 +98,7 @@ def serve_sync(spec: ServerSpec) -> None:
     """Serve until standard input ends."""
     server = grpc.server(
         ThreadPoolExecutor(spec.workers),
-        interceptors=sync_interceptors(spec.variant, spec.issuer, spec.audience, spec.jwks_uri),
+        interceptors=sync_interceptors(*spec.source()),
         options=spec.options(),
     )
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(SyncService(spec.hold_s), server)
@@ -107,7 +112,8 @@ def serve_sync(spec: ServerSpec) -> None:
 async def serve_aio(spec: ServerSpec) -> None:
     """Serve until standard input ends."""
     server = grpc.aio.server(
-        interceptors=aio_interceptors(spec.variant, spec.issuer, spec.audience, spec.jwks_uri), options=spec.options()
+        interceptors=aio_interceptors(*spec.source()),
+        options=spec.options(),
     )
     identity_pb2_grpc.add_IdentityServiceServicer_to_server(AioService(spec.hold_s), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -38,12 +38,16 @@ _HANGS = "the issuer hangs 1 s at a time"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`issuer_delay_s`: how long the issuer hangs each time. `rotates`: it changes its key half-way, unannounced."""
+    """`issuer_delay_s`: how long the issuer hangs each time. `rotates`: it changes its key half-way, unannounced.
+
+    `reload_every_s`: how often the server reloads its policies, which drops what it remembers of tokens.
+    """
 
     name: str
     forged_per_s: float = 0.0
     issuer_delay_s: float = 0.0
     rotates: bool = False
+    reload_every_s: float = 0.0
     variants: tuple[Variant, ...] = ("ours", "tutorial")
     goal: Goal | None = None
 
@@ -54,6 +58,7 @@ SCENARIOS = (
     Scenario(f"{_HANGS}, a forged kid every 2 s", 0.5, 1.0, goal=Goal("<=", 1.5)),
     Scenario(f"{_HANGS}, 50 forged kids a second", 50.0, 1.0, variants=("ours",), goal=Goal("<=", 1.5)),
     Scenario("the issuer changes its key unannounced, 50 ms to fetch it", 0.0, 0.05, rotates=True),
+    Scenario("policies are reloaded ten times a second", reload_every_s=0.1, variants=("ours",)),
 )
 
 
@@ -101,7 +106,10 @@ def _window(stage: Stage, variant: Variant, scenario: Scenario, results: Results
     later = new_key("rotated", "RS256")
     published = stage.issuer.keys
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving(stage.spec(name, variant))) for name in _STACKS]
+        servers = [
+            stack.enter_context(serving(replace(stage.spec(name, variant), reload_every_s=scenario.reload_every_s)))
+            for name in _STACKS
+        ]
         job = _job(stage, [server.address for server in servers], later, scenario.forged_per_s)
         # The first fetch is no part of it: each server has its keys, and has begun, before the trouble does.
         with _calling(replace(job, seconds=0.5, forged_per_s=0.0)) as caller:

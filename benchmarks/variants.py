@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
@@ -11,21 +14,42 @@ import grpc
 import jwt
 
 from benchmarks import extras
-from grpc_bearer import Authenticator, CachePolicy, Issuer, aio, sync
+from grpc_bearer import Authenticator, CachePolicy, Issuer, Policies, VerdictCachePolicy, aio, sync
 
-Variant = Literal["bare", "noop", "ours", "ours-fast", "tutorial", "tutorial-lru"]
+Variant = Literal["bare", "noop", "ours", "ours-fast", "ours-hashed", "tutorial", "tutorial-lru"]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Details = grpc.HandlerCallDetails
 
 _claims: ContextVar[dict[str, Any]] = ContextVar("tutorial_claims")
 
 
-def authenticator(issuer: str, audience: str, jwks_uri: str) -> Authenticator:
+def authenticator(issuer: str, audience: str, jwks_uri: str, *, hashed: bool = False) -> Authenticator:
     """Ours, as a user would set it up. Raises `RuntimeError` when the keys cannot be had."""
-    ours = Authenticator([Issuer(issuer, audiences=[audience], jwks_uri=jwks_uri, cache=CachePolicy(max_keys=10_000))])
+    ours = Authenticator(
+        [Issuer(issuer, audiences=[audience], jwks_uri=jwks_uri, cache=CachePolicy(max_keys=10_000))],
+        verdicts=VerdictCachePolicy(hashed=hashed),
+    )
     if not ours.warm(10.0):
         raise RuntimeError("the benchmark's own issuer did not answer")
     return ours
+
+
+def reloading(authenticator: Authenticator, every_s: float) -> Authenticator:
+    """One whose policies are swapped again and again, by turns for others and back, as by a reload of a configuration."""
+
+    def reload() -> None:
+        for number in itertools.count():
+            time.sleep(every_s)
+            authenticator.reload(policies=Policies(public_methods=["/some.Service/Method"] if number % 2 else []))
+
+    if every_s:
+        threading.Thread(target=reload, daemon=True).start()
+    return authenticator
+
+
+def _ours(variant: Variant, issuer: str, audience: str, jwks_uri: str, reload_every_s: float) -> Authenticator:
+    extras.use(variant == "ours-fast")
+    return reloading(authenticator(issuer, audience, jwks_uri, hashed=variant == "ours-hashed"), reload_every_s)
 
 
 def _tutorial_check(issuer: str, audience: str, jwks_uri: str, *, lru: bool) -> Callable[[str], dict[str, Any]]:
@@ -99,25 +123,27 @@ class AioTutorial(grpc.aio.ServerInterceptor):
         return await continuation(details)
 
 
-def sync_interceptors(variant: Variant, issuer: str, audience: str, jwks_uri: str) -> list[grpc.ServerInterceptor]:
+def sync_interceptors(
+    variant: Variant, issuer: str, audience: str, jwks_uri: str, reload_every_s: float = 0.0
+) -> list[grpc.ServerInterceptor]:
     """The interceptors of a variant, for `grpc.server`."""
     if variant == "bare":
         return []
     if variant == "noop":
         return [SyncNoop()]
-    if variant in ("ours", "ours-fast"):
-        extras.use(variant == "ours-fast")
-        return [sync.AuthInterceptor(authenticator(issuer, audience, jwks_uri))]
+    if variant.startswith("ours"):
+        return [sync.AuthInterceptor(_ours(variant, issuer, audience, jwks_uri, reload_every_s))]
     return [SyncTutorial(_tutorial_check(issuer, audience, jwks_uri, lru=variant == "tutorial-lru"))]
 
 
-def aio_interceptors(variant: Variant, issuer: str, audience: str, jwks_uri: str) -> list[grpc.aio.ServerInterceptor]:
+def aio_interceptors(
+    variant: Variant, issuer: str, audience: str, jwks_uri: str, reload_every_s: float = 0.0
+) -> list[grpc.aio.ServerInterceptor]:
     """The interceptors of a variant, for `grpc.aio.server`."""
     if variant == "bare":
         return []
     if variant == "noop":
         return [AioNoop()]
-    if variant in ("ours", "ours-fast"):
-        extras.use(variant == "ours-fast")
-        return [aio.AuthInterceptor(authenticator(issuer, audience, jwks_uri))]
+    if variant.startswith("ours"):
+        return [aio.AuthInterceptor(_ours(variant, issuer, audience, jwks_uri, reload_every_s))]
     return [AioTutorial(_tutorial_check(issuer, audience, jwks_uri, lru=variant == "tutorial-lru"))]

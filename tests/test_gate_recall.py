@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -351,7 +352,33 @@ def test_the_verdict_of_a_hit_is_that_of_the_first_time() -> None:
     again = recall(gate, token, policy)
     assert again == first
     assert again is not None
-    assert again is first
+    assert (again.aud, again.scopes, again.key_id, again.algorithm) == (first.aud, first.scopes, "k1", "RS256")
+
+
+def test_what_remembered_tokens_have_in_common_is_kept_once() -> None:
+    gate, tokens = remembering(), [mint(now=NOW, jti=f"id-{number}", roles=["a", {"b": []}]) for number in range(2)]
+    for token in tokens:
+        accept(gate, token)
+    first, second = (recall(gate, token) for token in tokens)
+    assert first is not None
+    assert second is not None
+    assert (first["jti"], second["jti"]) == ("id-0", "id-1")
+    assert first["roles"] == second["roles"] == ("a", {"b": ()})
+    for name in ("iss", "client_id", "scope"):
+        assert first[name] is second[name]
+    assert first.scopes is second.scopes
+    assert first.aud is second.aud
+    assert all(one is other for one, other in zip(first, second, strict=True))
+
+
+def test_what_tokens_have_in_common_is_bounded_whatever_their_claims_are_called() -> None:
+    gate = remembering()
+    long = "x" * 300
+    for number in range(1_100):
+        claims: dict[str, Any] = {f"claim-{number}": 1, long: 2}
+        accept(gate, mint(now=NOW, jti=f"id-{number}", **claims))
+    assert len(gate.in_common) <= 1_020
+    assert long not in gate.in_common
 
 
 # -- explain -----------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class Authenticator:
     def _made(self, trusted: Mapping[str, Trusted], policies: Policies) -> Gate:
         # With a memory of its own: no verdict of an older version is ever found under a newer one.
         cache = VerdictCache[Remembered](self._verdicts, lambda remembered: remembered.token_bytes)
-        return Gate(trusted, policies, self._max_token_bytes, self._clock, cache, self._verdicts.max_age_s, {})
+        return Gate(trusted, policies, self._max_token_bytes, self._clock, cache, self._verdicts.max_age_s, {}, {})
 
     def reload(self, *, issuers: Sequence[Issuer] | None = None, policies: Policies | None = None) -> None:
         """Swap issuers, policies or both, as one. Raises `ConfigurationError`, and then nothing has changed.

@@ -93,6 +93,25 @@ class Claims(RegisteredClaims, Mapping[str, Any]):
         return f"<Claims: {', '.join(sorted(self._members))}>"
 
 
+_IN_COMMON: Final = frozenset({"iss", "aud", "scope", "scp", "client_id", "azp"})
+_MAX_SHARED: Final = 1_000
+_MAX_SHARED_LENGTH: Final = 256
+
+
+def compacted(claims: Claims, shared: dict[Any, Any]) -> Claims:
+    """The same claims in less memory, to be kept: what tokens have in common comes out of `shared`, which is filled with it."""
+    if len(shared) > _MAX_SHARED:
+        shared.clear()
+
+    def one(value: Any) -> Any:
+        return shared.setdefault(value, value) if len(value) <= _MAX_SHARED_LENGTH else value
+
+    members = {
+        one(name): one(value) if name in _IN_COMMON and type(value) is str else value for name, value in claims._members.items()
+    }
+    return Claims(members, one(claims.aud), one(claims.scopes), claims.key_id, claims.algorithm)
+
+
 def deep_frozen(value: Any) -> Any:
     """`value`, as the JSON parser made it, with objects as read-only mappings and arrays as tuples, to the depth."""
     if type(value) is dict:

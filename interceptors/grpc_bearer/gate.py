@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .bearer import AUTHORIZATION, authorization_value, bearer_token
-from .claims import Claims
+from .claims import Claims, compacted
 from .errors import AuthError, denied, invalid, keys_unavailable
 from .issuer import Issuer
 from .jws import CompactJws, Header, parse
@@ -93,7 +93,7 @@ class Gate:
     """One version of issuers and policies, immutable: a reload makes another gate, and no call sees two.
 
     What it learns are answers that stay the same: `cache` holds accepted tokens, `headers` the JOSE headers of such by their
-    part. A token that is refused leaves nothing in either.
+    part, `in_common` what their claims have in common. A token that is refused leaves nothing in any of them.
     """
 
     trusted: Mapping[str, Trusted]
@@ -103,6 +103,7 @@ class Gate:
     cache: VerdictCache[Remembered]
     cached_for_s: float
     headers: dict[bytes, Header]
+    in_common: dict[Any, Any]
 
     def policy(self, method: str) -> Policy:
         """What the method requires. Raises `AuthError` POLICY_DENIED where nobody may call, `ConfigurationError`."""
@@ -169,7 +170,8 @@ class Gate:
         if state.key_set is not None and state.key_set.select(query.kid, query.algorithm) is key:
             until = min(claims.exp + trusted.rules.leeway_s, now + self.cached_for_s, now + trusted.keys.usable_for_s())
             token_bytes = len(jws.signing_input) + len(jws.signature) * 4 // 3
-            self.cache.put(fingerprint, Remembered(claims, until, trusted.keys, state.generation, token_bytes))
+            kept = compacted(claims, self.in_common)
+            self.cache.put(fingerprint, Remembered(kept, until, trusted.keys, state.generation, token_bytes))
 
     def read(self, metadata: Metadata) -> Candidate:
         """All that can be said of a call's token without its key. Raises `AuthError`."""
