@@ -19,8 +19,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 	--custom-compile-command 'make lock'
 PYTEST_ARGS ?=
 TOKEN_ARGS ?=
+SOAK_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail hostile soak lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -56,7 +57,7 @@ lint: $(READY) ## ruff (rules and format) and buf lint
 
 # Not the examples: they import what their own protoc run generates. tests/e2e/ checks their types, against the wheel.
 type: $(READY) ## mypy --strict on both source roots, the tests and the tools
-	@$(BIN)/mypy $(wildcard interceptors server tests tools benchmarks)
+	@$(BIN)/mypy $(wildcard interceptors server tests tools benchmarks campaign)
 
 check: lint type proto-check test ## all of the above: what has to pass before a commit
 
@@ -71,6 +72,12 @@ bench-scale: $(BENCH_READY) ## how cost and memory grow with processes, streams,
 
 bench-tail: $(BENCH_READY) ## a good caller's latency while the issuer hangs, kids are forged and keys change
 	@$(BENCH_VENV)/bin/python -m benchmarks.tail
+
+hostile: $(READY) ## a good caller while hostile clients are at work: a table with figures (under 4 minutes; docs/hostile-client.md)
+	@$(BIN)/python -m campaign.clients
+
+soak: $(READY) ## everything at once for 10 minutes, memory and verdicts watched; options in SOAK_ARGS (docs/hostile-client.md)
+	@$(BIN)/python -m campaign.soak $(SOAK_ARGS)
 
 lock: $(READY) ## compile the lock files anew: newest and lowest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements/dev.lock

@@ -20,12 +20,13 @@ from grpc_bearer.aio import AuthInterceptor
 from grpc_bearer.v1 import identity_pb2_grpc
 
 from .assembly import IDENTITY_SERVICE, OWN_SERVICES, authenticator_of, issuers_of, policies_of
-from .listener import bind, channel_options
+from .listener import bind, channel_options, raise_file_limit
 from .metrics import Metrics, MetricsServer
 from .reload import Loaded, Reloader
 from .services.health import KeyHealth
 from .services.identity import IdentityService
 from .settings import Address, ServerSettings
+from .strangers import StrangersLimit
 
 
 class Service:
@@ -35,7 +36,7 @@ class Service:
         self._settings = settings
         interceptor = AuthInterceptor(auth, reveal_reasons=settings.reveal_reasons, mode=settings.mode, observer=observer)
         self._server = grpc.aio.server(
-            interceptors=[interceptor],
+            interceptors=[interceptor, StrangersLimit(auth, settings.max_public_rpcs)],
             options=channel_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
@@ -74,6 +75,7 @@ async def serve(
     Raises `ListenError`, `SettingsError` and `ConfigurationError`.
     """
     settings = loaded.settings
+    raise_file_limit()
     with ExitStack() as stack:
         auth = stack.enter_context(authenticator_of(settings, issuers_of(settings, *further), policies_of(settings)))
         reloader = Reloader(loaded, lambda new: auth.reload(issuers=issuers_of(new, *further), policies=policies_of(new)))

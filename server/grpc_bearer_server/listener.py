@@ -15,6 +15,7 @@ import grpc
 from .settings import Address, ServerSettings, TlsSettings, variable_of
 
 METADATA_MARGIN_BYTES: Final = 8 * 1024  # for all other metadata; 8 KiB is grpc's own default for everything
+MAX_FILES: Final = 65_536
 MAX_REQUEST_BYTES: Final = 64 * 1024  # IdentityService's requests are empty, reflection's are names
 
 
@@ -30,6 +31,10 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", metadata_bytes),
         ("grpc.absolute_max_metadata_size", metadata_bytes),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # Core's own limits are 1,000 and 3,000 calls that wait to be taken; between them it cancels calls at random, and beyond
+        # them all, those of good callers too: 77 of 100 got through a burst of 10,000 (measured, 1.85).
+        ("grpc.server.max_pending_requests", settings.max_concurrent_rpcs),
+        ("grpc.server.max_pending_requests_hard_limit", settings.max_concurrent_rpcs),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_connection_idle_ms", _ms(settings.max_connection_idle_s)),
         ("grpc.max_connection_age_ms", _ms(settings.max_connection_age_s)),
@@ -70,6 +75,20 @@ def _read(path: Path, setting: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ListenError(f"{setting}: {path} cannot be read: {os.strerror(error.errno or 0)}") from None
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may, within `MAX_FILES`: each connection is one.
+
+    The usual soft limit of 1,024 is for programs that use `select`. Beyond it no new connection is taken, and a thousand
+    silent ones of a stranger are enough to get there.
+    """
+    import resource  # not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def bind(server: grpc.aio.Server, settings: ServerSettings) -> Address:

@@ -163,6 +163,12 @@ class ServerSettings(_Table):
     max_concurrent_rpcs: int = Field(
         default=10_000, ge=1, le=_INT_MAX, description="calls at the same time; more get RESOURCE_EXHAUSTED"
     )
+    max_public_rpcs: int = Field(
+        default=1000,
+        ge=1,
+        le=_INT_MAX,
+        description="calls without a token to one method at the same time, a quarter from one host",
+    )
     max_concurrent_streams: int = Field(default=100, ge=1, le=_INT_MAX, description="calls at the same time on one connection")
     max_connection_idle_s: Seconds = Field(default=300.0, description="a connection without a call is closed after this")
     max_connection_age_s: Seconds = Field(default=3600.0, description="and any connection after this, so that load spreads")

@@ -44,6 +44,8 @@ def test_the_defaults_are_grpc_options() -> None:
         "grpc.max_metadata_size": 24 * 1024,
         "grpc.absolute_max_metadata_size": 24 * 1024,
         "grpc.max_receive_message_length": 64 * 1024,
+        "grpc.server.max_pending_requests": 10_000,
+        "grpc.server.max_pending_requests_hard_limit": 10_000,
         "grpc.max_concurrent_streams": 100,
         "grpc.max_connection_idle_ms": 300_000,
         "grpc.max_connection_age_ms": 3_600_000,

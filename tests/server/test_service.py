@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -149,6 +151,20 @@ def test_no_more_calls_than_the_limits_allow_run_on_a_connection_and_on_the_serv
         assert end_of(third.asking(mint()))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         streams[0].cancel()
         assert eventually(lambda: third.asking(mint()).exception() is None)
+
+
+def test_connections_are_taken_beyond_the_soft_limit_of_open_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))  # what the child starts with
+    try:
+        with ExitStack() as stack:
+            one = stack.enter_context(running(tmp_path))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for _connection in range(150):
+                client = stack.enter_context(client_of(one.service))
+                assert client.health() == SERVING
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_settings_of_tokens_and_reasons_hold_for_calls_and_for_watched_identities(tmp_path: Path) -> None:
