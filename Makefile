@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 TOKEN_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail hostile soak lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail instructions hostile soak lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -72,6 +72,9 @@ bench-scale: $(BENCH_READY) ## how cost and memory grow with processes, streams,
 
 bench-tail: $(BENCH_READY) ## a good caller's latency while the issuer hangs, kids are forged and keys change
 	@$(BENCH_VENV)/bin/python -m benchmarks.tail
+
+instructions: $(READY) ## machine instructions a call, counted by valgrind, against those that are recorded
+	@$(BIN)/python -m benchmarks.instructions --check
 
 hostile: $(READY) ## a good caller while hostile clients are at work: a table with figures (under 4 minutes; docs/hostile-client.md)
 	@$(BIN)/python -m campaign.clients

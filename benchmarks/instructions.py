@@ -1,9 +1,9 @@
 """`python -m benchmarks.instructions`: what a call costs in machine instructions, which no load of the machine disturbs.
 
 Counted by callgrind over the interceptor alone, driven as grpc drives it, with grpc's own handlers and no server around it:
-a hit, a miss and the refusals, sync and aio. Signatures are counted apart and taken off, since they are OpenSSL's and differ
-from one processor to the next. `--check` compares with the figures of `instructions.json` and fails on growth; `--record`
-writes them anew.
+a hit, a miss and the refusals, sync and aio, without the extras. Signatures are counted apart and taken off, since they are
+OpenSSL's and differ from one processor to the next. `--check` compares with the figures of `instructions.json` and fails on
+growth; `--record` writes them anew. Interpreters differ too, so what is compared are multiples of a fixed piece of Python.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 
 import grpc
 
-from benchmarks import pools
+from benchmarks import extras, pools
 from benchmarks.machine import version
 from benchmarks.server import UNARY
 from grpc_bearer import Authenticator, Issuer, aio, sync
@@ -42,6 +42,7 @@ _WARM_UP: Final = 50
 """Calls before it counts: Python 3.11 specialises code that has run a few times."""
 
 _SIGNATURE: Final = "signature alone"
+_YARDSTICK: Final = "a fixed piece of Python"
 _MARK: Final = "getpriority"
 """A function of libc that nothing else calls: callgrind ends a section whenever it is entered."""
 
@@ -169,15 +170,35 @@ def _tokens(what: str, pools_by_name: dict[str, list[str]]) -> list[str | None]:
 
 def _child(given: Path) -> None:
     """Under callgrind: carry out every section, with a mark before and after each."""
+    extras.use(False)
     made = json.loads(given.read_text(encoding="utf-8"))
-    authenticators = Issuer(ISSUER, audiences=[AUDIENCE], jwks=made["jwks"])
+    issuer = Issuer(ISSUER, audiences=[AUDIENCE], jwks=made["jwks"])
     for section in SECTIONS:
         calls = [_details(token) for token in _tokens(section.tokens, made["tokens"])]
-        (_run_sync if section.stack == "sync" else _run_aio)(Authenticator([authenticators]), calls)
-    authenticator = Authenticator([authenticators])
+        (_run_sync if section.stack == "sync" else _run_aio)(Authenticator([issuer]), calls)
+    authenticator = Authenticator([issuer])
     candidates = [authenticator.gate.read(_details(token).invocation_metadata) for token in made["tokens"]["miss"]]
     step: Any = authenticator.gate.key_for(candidates[0])
+    _counted(_yardstick, ["x"] * (_CALLS + _WARM_UP))
     _counted(lambda candidate: step.key.verify("RS256", *candidate.jws[2:4]), candidates)
+
+
+class _Thing:
+    __slots__ = ("name", "value")
+
+    def __init__(self, name: str, value: int) -> None:
+        self.name = name
+        self.value = value
+
+
+def _yardstick(name: str) -> int:
+    """What a call of ours is made of: calls, attributes, dictionaries, strings, JSON, an exception."""
+    things = [_Thing(f"{name}{number}", number) for number in range(40)]
+    found = json.loads(json.dumps({thing.name: thing.value for thing in things}))
+    try:
+        return int(found["none"])
+    except KeyError:
+        return sum(value for value in found.values() if value % 2)
 
 
 def _given() -> dict[str, Any]:
@@ -222,15 +243,15 @@ def count() -> dict[str, int]:
         totals = list(_totals(folder))
     # The start up to the first mark, then by turns a section and what comes between two.
     between = totals[1::2]
-    if len(between) < len(SECTIONS) + 1:
+    if len(between) < len(SECTIONS) + 2:
         raise RuntimeError(f"callgrind wrote {len(totals)} parts, which do not make {len(SECTIONS)} sections")
     per_call = [total // _CALLS for total in between]
-    signature = per_call[len(SECTIONS)]
+    yardstick, signature = per_call[len(SECTIONS) : len(SECTIONS) + 2]
     found = {
         section.name: figure - (signature if section.tokens in ("miss", "bad signature") else 0)
         for section, figure in zip(SECTIONS, per_call, strict=False)
     }
-    return found | {_SIGNATURE: signature}
+    return found | {_YARDSTICK: yardstick, _SIGNATURE: signature}
 
 
 def environment() -> dict[str, str]:
@@ -241,11 +262,12 @@ def environment() -> dict[str, str]:
 
 
 def growth(found: dict[str, int], recorded: dict[str, int]) -> list[str]:
-    """What has grown by more than the tolerance or was not recorded, a line each. The signature is not ours to judge."""
+    """What has grown by more than the tolerance or was not recorded, a line each. Only what is ours is judged."""
+    scale = found[_YARDSTICK] / recorded.get(_YARDSTICK, found[_YARDSTICK])
     return [
-        f"{name}: {figure:,} instructions a call, recorded {recorded.get(name, 0):,}"
+        f"{name}: {figure:,} instructions a call, recorded {recorded.get(name, 0):,} (here as much as {scale:.2f} times that)"
         for name, figure in found.items()
-        if name != _SIGNATURE and figure > TOLERANCE * recorded.get(name, 0)
+        if name not in (_SIGNATURE, _YARDSTICK) and figure > TOLERANCE * scale * recorded.get(name, 0)
     ]
 
 
