@@ -5,7 +5,7 @@ from .claims import Claims, current_claims, current_claims_or_none
 from .errors import AuthError, ConfigurationError, FetchError, NoClaimsError, Reason, StatusCode
 from .issuer import Issuer
 from .keys.cache import CachePolicy
-from .keys.fetch import FetchOptions
+from .keys.remote import FetchOptions
 from .keys.source import Attempt, FetchedKeys, KeySource
 from .observe import Observation, Observer
 from .policy.model import Access, ClaimRule, Policy, Streams

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import grpc
 
@@ -26,15 +26,21 @@ from .keys.cache import Use
 from .keys.jwks import Key
 from .keys.refresher import Wait
 from .observe import Mode, Observer, Verdicts, unexpected
-from .policy.model import AUTHENTICATED, Access, Policy
+from .policy.model import Access, Policy
 from .status import grpc_code, message, trailers
 from .verifier import expired
 
 __all__ = ["AuthInterceptor", "AuthenticatedContext"]
 
-# A member of an enum costs a look-up that a hit can do without.
-_AUTHENTICATED: Final = Access.AUTHENTICATED
-_COROUTINE, _ASYNC_GENERATOR = Kind.COROUTINE, Kind.ASYNC_GENERATOR
+_AUTHENTICATED: Final = Access.AUTHENTICATED  # an enum's member costs a look-up that a hit can do without
+
+
+class _Shape(NamedTuple):
+    """What a handler is. `is_plain`: nothing has to be added to it for any call, since claims reach it by the context."""
+
+    kind: Kind
+    is_plain: bool
+
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
@@ -61,7 +67,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         self._context_claims = context_claims
         self._reveal_reasons = reveal_reasons
         self._verdicts = Verdicts(mode, observer)
-        self._kinds = BoundedByHandler(kind_of)
+        self._shapes = BoundedByHandler(self._shape)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -69,35 +75,38 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """Called by grpc in the RPC's own task. Inner interceptors find the claims bound."""
         method = handler_call_details.method
         gate = self._authenticator.gate
+        access = _AUTHENTICATED
         try:
-            policy = gate.policy(method)
             metadata = handler_call_details.invocation_metadata
             claims = gate.known(method, metadata)
-            if claims is None and (
-                policy.access is _AUTHENTICATED or (policy.access is Access.OPTIONAL and has_authorization(metadata))
-            ):
-                authorization = authorization_value(metadata)
-                fingerprint = gate.fingerprint(authorization)
-                claims = gate.recall(fingerprint, policy)
-                if claims is None:
-                    claims = await self._verified(gate, policy, gate.read_value(authorization, fingerprint))
+            if claims is None:
+                policy = gate.policy(method)
+                access = policy.access
+                if access is _AUTHENTICATED or (access is Access.OPTIONAL and has_authorization(metadata)):
+                    claims = await self._verified(gate, policy, authorization_value(metadata))
         except AuthError as error:
             return await self._refused(continuation, handler_call_details, error)
         except Exception as error:
             return await self._refused(continuation, handler_call_details, unexpected(method, error))
         bind_claims(claims)
         handler = await continuation(handler_call_details)
-        if handler is None or policy.access is Access.PUBLIC:  # None: unknown to the server, which answers UNIMPLEMENTED
+        if handler is None or access is Access.PUBLIC:  # None: unknown to the server, which answers UNIMPLEMENTED
             return handler
         if self._verdicts.observed:
             self._verdicts.accepted(method, claims)
         try:
-            return self._carried(method, handler, gate, policy, claims)
+            shape = self._shapes.get(method, handler)
+            return handler if shape.is_plain else self._carried(method, handler, shape.kind, gate, claims)
         except Exception as error:
             bind_claims(None)
             return self._denial(method, unexpected(method, error))
 
-    async def _verified(self, gate: Gate, policy: Policy, candidate: Candidate) -> Claims:
+    async def _verified(self, gate: Gate, policy: Policy, authorization: str) -> Claims:
+        fingerprint = gate.fingerprint(authorization)
+        known = gate.recall(fingerprint, policy)
+        if known is not None:
+            return known
+        candidate = gate.read_value(authorization, fingerprint)
         step = gate.key_for(candidate)
         key = step.key if isinstance(step, Use) else await self._awaited_key(gate, candidate, step)
         return gate.accept(candidate, key, policy)
@@ -125,7 +134,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         if self._verdicts.enforced:
             return self._denial(details.method, error)
         self._verdicts.refused(details.method, error)
-        return self._carried(details.method, handler, self._authenticator.gate, AUTHENTICATED, None)
+        shape = self._shapes.get(details.method, handler)
+        return self._carried(details.method, handler, shape.kind, self._authenticator.gate, None)
 
     def _denial(self, method: str, error: AuthError) -> Handler:
         # A closure, where sync has one handler that looks into the context: an outer interceptor may have run this one in a
@@ -146,15 +156,19 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(trailers(error, reveal_reason=self._reveal_reasons))
         return grpc_code(error), message(error, reveal_reason=self._reveal_reasons)
 
-    def _carried(self, method: str, handler: Handler, gate: Gate, policy: Policy, claims: Claims | None) -> Handler:
+    def _shape(self, handler: Handler) -> _Shape:
+        kind = kind_of(handler)
+        is_unary = not (handler.request_streaming or handler.response_streaming)
+        return _Shape(kind, kind is Kind.COROUTINE and is_unary and not self._context_claims)
+
+    def _carried(self, method: str, handler: Handler, kind: Kind, gate: Gate, claims: Claims | None) -> Handler:
         """The handler itself where nothing has to be added to it; wrapped for this call where something has."""
-        kind = self._kinds.get(method, handler)
         if claims is not None and (handler.request_streaming or handler.response_streaming):
-            ends_at = gate.ends_at(claims, policy)
+            ends_at = gate.ends_at(claims, gate.policy(method))
             if ends_at is not None and self._verdicts.enforced:
                 handler = bounded(handler, kind, self._end(method, gate, claims.exp, ends_at))
                 kind = kind_of(handler)
-        if not self._context_claims and (kind is _COROUTINE or kind is _ASYNC_GENERATOR):
+        if not self._context_claims and kind in (Kind.COROUTINE, Kind.ASYNC_GENERATOR):
             return handler
         return carrying(handler, kind, with_claims=self._context_claims, claims=claims)
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from .errors import ConfigurationError
 from .keys.cache import CachePolicy
-from .keys.fetch import DiscoverySource, FetchOptions, JwksUriSource, url_fault
 from .keys.jwks import SUPPORTED_ALGORITHMS, canonical_algorithm
 from .keys.refresher import Keys, Refresher, StaticKeys
+from .keys.remote import DiscoverySource, FetchOptions, JwksUriSource, url_fault
 from .keys.source import FileSource, InlineSource, KeySource
 from .verifier import TokenRules
 

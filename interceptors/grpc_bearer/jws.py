@@ -30,9 +30,16 @@ MAX_KEY_ID_LENGTH: Final = 512
 # neither has, for the decoder to refuse: `+`, `/`, and the padding, which RFC 7515 §2 leaves out.
 _TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _FOREIGN: Final = re.compile(rb"[^A-Za-z0-9_-]")
-_PADDING: Final = (b"", None, b"==", b"=")
+_PADDING: Final = (b"", b"", b"==", b"=")
+_ANY: Final = frozenset({b"", *(bytes([octet]) for octet in range(256))})
 # RFC 4648 §3.5: the bits that the last character has too many must be zero, else two texts mean the same octets.
-_CANONICAL_LAST: Final = (None, None, frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
+# Four characters are three octets: with one more than that there is no last one that would do.
+_CANONICAL_LAST: Final = (
+    _ANY,
+    frozenset[bytes](),
+    frozenset(map(str.encode, "AQgw")),
+    frozenset(map(str.encode, "AEIMQUYcgkosw048")),
+)
 _NONE_KNOWN: Final[Mapping[bytes, Header]] = MappingProxyType({})
 
 
@@ -63,13 +70,11 @@ def base64url(text: bytes) -> bytes:
 
     Raises `AuthError` TOKEN_MALFORMED.
     """
-    remainder = len(text) % 4
-    padding = _PADDING[remainder]
-    canonical_last = _CANONICAL_LAST[remainder]
-    if padding is None or (canonical_last is not None and text[-1] not in canonical_last):
+    remainder = len(text) & 3
+    if text[-1:] not in _CANONICAL_LAST[remainder]:
         raise _not_compact() if _FOREIGN.search(text) else malformed("base64url is not canonical")
     try:
-        return _decoded(text.translate(_TO_STANDARD) + padding)
+        return _decoded(text.translate(_TO_STANDARD) + _PADDING[remainder])
     except ValueError:
         raise _not_compact() from None
 

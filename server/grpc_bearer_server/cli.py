@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from grpc_bearer.keys.fetch import url_fault
+from grpc_bearer.keys.remote import url_fault
 
 from .__main__ import proto_path
 from .app import serve

@@ -28,7 +28,7 @@ from grpc_bearer import (
 )
 from grpc_bearer.authenticator import DEFAULT_MAX_TOKEN_BYTES
 from grpc_bearer.issuer import DEFAULT_ALGORITHMS
-from grpc_bearer.keys.fetch import is_loopback
+from grpc_bearer.keys.remote import is_loopback
 from grpc_bearer.observe import Mode
 
 ENV_PREFIX: Final = "GRPC_BEARER_"

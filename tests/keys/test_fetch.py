@@ -13,7 +13,8 @@ import pytest
 
 from grpc_bearer.errors import ConfigurationError
 from grpc_bearer.issuer import Issuer
-from grpc_bearer.keys.fetch import DiscoverySource, FetchOptions, JwksUriSource, is_loopback, max_age_s, url_fault
+from grpc_bearer.keys.fetch import max_age_s
+from grpc_bearer.keys.remote import DiscoverySource, FetchOptions, JwksUriSource, is_loopback, url_fault
 from tests.support.fetching import fetch, fetch_error
 from tests.support.jwks_server import DISCOVERY_PATH, JWKS_PATH, JwksServer
 from tests.support.tokens import jwks, key

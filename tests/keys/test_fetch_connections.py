@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from grpc_bearer.keys.cache import CachePolicy
-from grpc_bearer.keys.fetch import DiscoverySource, FetchOptions, JwksUriSource
 from grpc_bearer.keys.refresher import Refresher
+from grpc_bearer.keys.remote import DiscoverySource, FetchOptions, JwksUriSource
 from grpc_bearer.keys.source import Attempt, FetchedKeys, KeySource
 from tests.support.fetching import fetch, fetch_error
 from tests.support.jwks_server import DISCOVERY_PATH, JwksServer

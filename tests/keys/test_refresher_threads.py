@@ -20,8 +20,8 @@ import pytest
 
 from grpc_bearer.errors import FetchError, Reason
 from grpc_bearer.keys.cache import CachePolicy, Use
-from grpc_bearer.keys.fetch import FetchOptions, JwksUriSource
 from grpc_bearer.keys.refresher import Flight, Refresher, Wait
+from grpc_bearer.keys.remote import FetchOptions, JwksUriSource
 from grpc_bearer.keys.source import Attempt, FetchedKeys, KeySource
 from tests.support.clock import Clock
 from tests.support.jwks_server import JwksServer

@@ -1,4 +1,4 @@
-"""Key material over HTTP: a `jwks_uri`, or OpenID Connect Discovery 1.0 in front of it. The only importer of requests.
+"""Key material over HTTP. The only importer of requests; imported when something is fetched, see `keys.remote`.
 
 requests by itself sends `~/.netrc` and environment proxies' credentials to the issuer and follows redirects, and none of its
 timeouts bounds a dripping answer (measured). So: `trust_env` off with explicit proxy, CA file and token file in its
@@ -7,14 +7,12 @@ place, no redirects, a byte limit on what is read, and sockets that are shut dow
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from types import TracebackType
+from typing import Any, Final, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,72 +20,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from ..errors import ConfigurationError, FetchError
-from ..strict_json import StrictJsonError, loads
+from ..errors import FetchError
+from .remote import FetchOptions
 from .source import Attempt, FetchedKeys
 
 _MAX_AGE: Final = re.compile(r'(?:^|[,\s])max-age="?(\d{1,10})', re.IGNORECASE)
 _NOT_STORED: Final = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class FetchOptions:
-    """How key material is fetched.
-
-    `timeout_s`: for a whole fetch, discovery included. `max_bytes`: of one document. `proxy`: URL of an HTTP proxy.
-    `ca_file`: PEM bundle in place of the default one. `token_file`: its content is sent as a bearer token to the issuer,
-    read anew for each fetch (for example a Kubernetes service account's). `allow_insecure_http`: take `http://` for
-    hosts other than loopback too; whoever is on the path can then replace the keys.
-    Raises `ConfigurationError`.
-    """
-
-    timeout_s: float = 5.0
-    max_bytes: int = 512 * 1024
-    proxy: str | None = field(default=None, repr=False)  # it may hold a password
-    ca_file: str | None = None
-    token_file: str | None = None
-    allow_insecure_http: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.timeout_s <= 300:
-            raise ConfigurationError("fetch: timeout_s has to be above 0 and at most 300 seconds")
-        if self.max_bytes < 1:
-            raise ConfigurationError("fetch: max_bytes has to be 1 or more")
-        if self.proxy is not None and _url_parts(self.proxy) is None:
-            raise ConfigurationError("fetch: proxy has to be an http:// or https:// URL, as http://proxy.example:3128")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own: traffic to it does not leave it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _url_parts(url: str) -> SplitResult | None:
-    """An HTTP URL's parts; None for what is no such URL."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises for one that is no number
-    except ValueError:
-        return None
-    return parts if parts.scheme in ("https", "http") and parts.hostname else None
-
-
-def url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
-    """What is wrong with a URL to fetch keys from, None when nothing is. The text holds nothing of the URL."""
-    parts = _url_parts(url)
-    if parts is None or parts.hostname is None:
-        return "is not an https:// URL"
-    if parts.username is not None or parts.password is not None:
-        return "holds credentials; put a token into token_file in their place"
-    if parts.scheme == "http" and not (allow_insecure_http or is_loopback(parts.hostname)):
-        return "is http:// on a host other than loopback; use https://, or spell out allow_insecure_http"
-    return None
 
 
 def _track(attempt: Attempt, sock: socket.socket) -> socket.socket:
@@ -179,70 +118,46 @@ def max_age_s(cache_control: str, age: str) -> float | None:
     return float(max(0, int(match.group(1)) - spent))
 
 
-def _get(session: requests.Session, url: str, what: str, options: FetchOptions, attempt: Attempt) -> FetchedKeys:
-    """GET one document. Raises `FetchError` whose text says which document and what went wrong, and nothing of the answer."""
-    try:
-        with session.get(url, stream=True, timeout=attempt.timeout_s, allow_redirects=False) as response:
-            status = response.status_code
+class Fetcher:
+    """GETs documents of one fetch over one session. A context manager."""
+
+    def __init__(self, options: FetchOptions, attempt: Attempt) -> None:
+        self._options = options
+        self._attempt = attempt
+        self._session = _session(options, attempt)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._session.close()
+
+    def get(self, url: str, what: str) -> FetchedKeys:
+        """One document. Raises `FetchError` whose text says which document and what went wrong, and nothing of the answer."""
+        try:
+            return self._got(url, what)
+        except requests.exceptions.SSLError:
+            raise FetchError(
+                f"{what}: no trusted TLS connection (certificate untrusted, expired or for another host)"
+            ) from None
+        except (requests.exceptions.Timeout, TimeoutError):
+            raise FetchError(f"{what}: no answer in time") from None
+        except requests.exceptions.ProxyError:
+            raise FetchError(f"{what}: the proxy cannot be used") from None
+        except (requests.exceptions.RequestException, HTTPError, OSError, ValueError) as error:
+            raise FetchError(f"{what}: cannot be fetched ({type(error).__name__})") from None
+
+    def _got(self, url: str, what: str) -> FetchedKeys:
+        max_bytes = self._options.max_bytes
+        with self._session.get(url, stream=True, timeout=self._attempt.timeout_s, allow_redirects=False) as response:
+            status, headers = response.status_code, response.headers
             if 300 <= status < 400:
                 raise FetchError(f"{what}: HTTP status {status}; redirects are not followed, configure the final address")
             if status != 200:
-                raise FetchError(f"{what}: HTTP status {status}", _retry_after_s(response.headers))
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise FetchError(f"{what}: HTTP status {status}", _retry_after_s(headers))
+            if headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise FetchError(f"{what}: compressed although it was asked for as it is")
-            body = response.raw.read(options.max_bytes + 1, decode_content=False)
-            if len(body) > options.max_bytes:
-                raise FetchError(f"{what}: larger than {options.max_bytes} bytes")
-            headers = response.headers
+            body = response.raw.read(max_bytes + 1, decode_content=False)
+            if len(body) > max_bytes:
+                raise FetchError(f"{what}: larger than {max_bytes} bytes")
             return FetchedKeys(body, max_age_s(headers.get("Cache-Control", ""), headers.get("Age", "")))
-    except requests.exceptions.SSLError:
-        raise FetchError(f"{what}: no trusted TLS connection (certificate untrusted, expired or for another host)") from None
-    except (requests.exceptions.Timeout, TimeoutError):
-        raise FetchError(f"{what}: no answer in time") from None
-    except requests.exceptions.ProxyError:
-        raise FetchError(f"{what}: the proxy cannot be used") from None
-    except (requests.exceptions.RequestException, HTTPError, OSError, ValueError) as error:
-        raise FetchError(f"{what}: cannot be fetched ({type(error).__name__})") from None
-
-
-@dataclass(frozen=True, slots=True)
-class JwksUriSource:
-    """A JWK Set at a URL (RFC 7517 §5)."""
-
-    uri: str
-    options: FetchOptions
-
-    def __call__(self, attempt: Attempt, /) -> FetchedKeys:
-        with _session(self.options, attempt) as session:
-            return _get(session, self.uri, "jwks_uri", self.options, attempt)
-
-
-@dataclass(frozen=True, slots=True)
-class DiscoverySource:
-    """A JWK Set by way of the issuer's metadata (OpenID Connect Discovery 1.0 §4), read anew at each fetch."""
-
-    uri: str
-    issuer: str
-    options: FetchOptions
-
-    def __call__(self, attempt: Attempt, /) -> FetchedKeys:
-        with _session(self.options, attempt) as session:
-            metadata = _get(session, self.uri, "discovery document", self.options, attempt)
-            return _get(session, self._jwks_uri(metadata.document), "jwks_uri", self.options, attempt)
-
-    def _jwks_uri(self, document: bytes) -> str:
-        try:
-            metadata = loads(document)
-        except StrictJsonError as error:
-            raise FetchError(f"discovery document: {error}") from None
-        if not isinstance(metadata, dict):
-            raise FetchError("discovery document: not a JSON object")
-        if metadata.get("issuer") != self.issuer:  # §4.3: has to match exactly, else it is another issuer's
-            raise FetchError("discovery document: its issuer is not the configured one, to the letter")
-        uri = metadata.get("jwks_uri")
-        if not isinstance(uri, str):
-            raise FetchError("discovery document: no jwks_uri")
-        fault = url_fault(uri, allow_insecure_http=self.options.allow_insecure_http)
-        if fault is not None:
-            raise FetchError(f"discovery document: jwks_uri {fault}")
-        return uri

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from grpc_bearer.keys.fetch import is_loopback
+from grpc_bearer.keys.remote import is_loopback
 from grpc_bearer.strict_json import StrictJsonError, loads
 
 from .keys import SigningKey
