@@ -122,7 +122,7 @@ def main() -> int:
             "issuers": lambda: growth.issuers(stage, ISSUERS),
             "rules": lambda: growth.rules(stage, RULES),
             "tokens": lambda: growth.distinct_tokens(stage, TOKENS),
-            "tokens, hashed": lambda: growth.distinct_tokens(stage, (1, 10_000), hashed=True),
+            "tokens, hashed": lambda: growth.distinct_tokens(stage, (1, 1_000, 10_000), hashed=True),
         }
         lines = [Line("control", "aio, bare against bare", control, "of bare", control=True)]
         for name, part in parts.items():

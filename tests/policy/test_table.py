@@ -385,3 +385,9 @@ def test_a_name_that_could_never_match_is_a_configuration_error_that_shows_it(na
 @pytest.mark.parametrize("name", ["/shop.v1.CatalogService/ListItems", "/Service/Method", "/_a.b_2.C/D_", CHECK])
 def test_a_method_may_be_public_without_a_proto(name: str) -> None:
     assert Policies(public_methods=[name], public_defaults=False).entries() == (Entry(name, PUBLIC, "public_methods"),)
+
+
+def test_the_policy_that_requires_nothing_further_is_one_object_wherever_it_comes_from() -> None:
+    policies = Policies(rules=[Rule(["grpc_bearer.v1.IdentityService/WhoAmI"], Policy())])
+    for method in ("WhoAmI", "WatchIdentity"):  # by a rule, and by the service's option
+        assert policies.for_method(f"/grpc_bearer.v1.IdentityService/{method}").policy is AUTHENTICATED

@@ -133,19 +133,24 @@ class Policies:
         return {f"/{service.name}/{name}" for service in self._declared.values() for name in service.methods}
 
     def _entry(self, method: str, service: Declared | None, name: str) -> Entry:
+        policy, source = self._policy(method, service, name)
+        # The one that requires nothing further is told by what it is, at each call: a comparison of fields costs more.
+        return Entry(method, AUTHENTICATED if policy == AUTHENTICATED else policy, source)
+
+    def _policy(self, method: str, service: Declared | None, name: str) -> tuple[Policy, str]:
         rest = self._rest.get(service.name) if service is not None else None
         ruled = self._exact.get(method) or rest or self._public.get(method)
         if ruled is not None:
-            return Entry(method, *ruled)
+            return ruled
         if service is not None:
             option = service.methods.get(name)
             if option is not None:
-                return Entry(method, option, "proto: method option")
+                return option, "proto: method option"
             if service.default is not None:
-                return Entry(method, service.default, "proto: service option")
+                return service.default, "proto: service option"
         if method in self._public_by_default:
-            return Entry(method, PUBLIC, "public by default")
-        return Entry(method, AUTHENTICATED, FROM_DEFAULT)
+            return PUBLIC, "public by default"
+        return AUTHENTICATED, FROM_DEFAULT
 
     def _add_rules(self, rules: Sequence[Rule]) -> None:
         for index, rule in enumerate(rules):
