@@ -10,18 +10,22 @@ PROTO_VENV := .venv-proto
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTO_READY := $(PROTO_VENV)/.ready
+AUDIT_VENV := .venv-audit
+AUDIT_READY := $(AUDIT_VENV)/.ready
 BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/.ready
 LOCK ?= requirements/dev.lock
 STATE_DIR := .grpc-bearer-dev
+WORK := .ci/work
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url \
 	--custom-compile-command 'make lock'
 PYTEST_ARGS ?=
 TOKEN_ARGS ?=
 SOAK_ARGS ?=
+AUDIT_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail instructions hostile soak lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail instructions hostile soak audit sbom lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -82,11 +86,20 @@ hostile: $(READY) ## a good caller while hostile clients are at work: a table wi
 soak: $(READY) ## everything at once for 10 minutes, memory and verdicts watched; options in SOAK_ARGS (docs/hostile-client.md)
 	@$(BIN)/python -m campaign.soak $(SOAK_ARGS)
 
+audit: $(READY) $(AUDIT_READY) ## known vulnerabilities of the locked versions; AUDIT_ARGS=--required fails where none could be looked up
+	@$(BIN)/python tools/audit.py $(AUDIT_ARGS) requirements/dev.lock
+
+sbom: $(READY) $(AUDIT_READY) ## the wheel and its software bill of materials (CycloneDX), in .ci/work/sbom
+	@rm -rf $(WORK)/sbom
+	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir $(WORK)/sbom .
+	@$(BIN)/python tools/sbom.py $(WORK)/sbom/*.whl $(WORK)/sbom/grpc-bearer.cdx.json
+
 lock: $(READY) ## compile the lock files anew: newest and lowest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements/dev.lock
 	@$(COMPILE) --upgrade --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.lock
 	@$(COMPILE) --upgrade --constraint requirements/dev.lock pyproject.toml requirements/bench.in -o requirements/bench.lock
 	@$(COMPILE) --upgrade requirements/proto.in -o requirements/proto.lock
+	@$(COMPILE) --upgrade requirements/audit.in -o requirements/audit.lock
 
 clean: ## remove the environments, the caches, build results and the embedded issuer's state
 	@rm -rf .venv .venv-* .ci/work .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json \
@@ -100,8 +113,11 @@ $(READY): pyproject.toml $(LOCK)
 	@tools/setup.sh $(PYTHON) $(VENV) $(LOCK)
 
 # The generator has an environment of its own: its protobuf is older than the one that the tests run on (CONTRIBUTING.md).
-$(PROTO_READY): requirements/proto.lock | $(READY)
-	@{ echo "setting up $(PROTO_VENV) from $<"; \
-	$(BIN)/python -m venv --clear $(PROTO_VENV); \
-	$(PROTO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<; \
+$(PROTO_READY): requirements/proto.lock
+# So have the tools that look at the others.
+$(AUDIT_READY): requirements/audit.lock
+$(PROTO_READY) $(AUDIT_READY): | $(READY)
+	@{ echo "setting up $(@D) from $<"; \
+	$(BIN)/python -m venv --clear $(@D); \
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<; \
 	touch $@; } >&2
