@@ -117,12 +117,13 @@ class Gate:
 
         Raises `AuthError` INSUFFICIENT_SCOPE or POLICY_DENIED.
         """
-        found: Remembered | None = None
+        authorization: str | bytes | None = None
         for key, value in metadata:
             if key == AUTHORIZATION:
-                if found is not None:  # more than one: refused, step by step
+                if authorization is not None:  # more than one: refused, step by step
                     return None
-                found = self.cache.young.get(value)
+                authorization = value
+        found = None if authorization is None else self.cache.young.get(authorization)
         if found is None:
             return None
         claims, until, keys, generation, _token_bytes = found

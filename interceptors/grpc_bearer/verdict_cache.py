@@ -2,7 +2,7 @@
 
 Only tokens that were accepted get in, so a flood of forged ones changes nothing here. Against a flood of good ones there are
 two generations: what is looked up while old becomes young again, and when the young ones have filled their half, the old
-ones are dropped. A token in use survives, one that was seen once does not. Reads take no lock. See docs/adr/0013.
+ones are dropped. A token in use survives, one that was seen once does not. Reads take no lock. See docs/adr/0017.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class VerdictCachePolicy:
     """How much is remembered, and for how long. `max_entries` 0 turns it off.
 
     `max_bytes`: of the remembered tokens' text. `max_age_s`: at the most, whatever `exp` says. `hashed`: keep a token's
-    SHA-256 in place of its text, so that no token lies about in the heap, for a few calls fewer a second (docs/adr/0013).
+    SHA-256 in place of its text, so that no token lies about in the heap, for a few calls fewer a second (docs/adr/0017).
     Raises `ConfigurationError`.
     """
 
@@ -90,7 +90,7 @@ class VerdictCache(Generic[T]):
         return value
 
     def is_seen_again(self, fingerprint: Fingerprint) -> bool:
-        """Whether the token has been asked about here before, lately. One in some thousand is taken for another."""
+        """Whether the token has been asked about here before, lately. At worst one in eight is taken for another."""
         place = hash(fingerprint) % _SEEN_PLACES
         if self._seen[place]:
             return True

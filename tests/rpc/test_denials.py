@@ -60,7 +60,7 @@ async def test_callers_that_send_headers_only_do_not_shut_out_a_good_one(
 
 
 async def test_a_refusal_for_which_no_token_is_read_does_not_queue_behind_busy_handlers(auth: Authenticator) -> None:
-    """A token that has to be read is read by a worker (docs/adr/0004)."""
+    """A token that has to be read is read by a worker (docs/adr/0016)."""
     running, go_on = threading.Event(), threading.Event()
 
     def busy(request: MatrixRequest, _context: Any) -> MatrixResponse:
