@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from campaign.attacks import Attack
-from campaign.wire import Connection, connect, header_block, literal
+from campaign.wire import Connection, connect
+from tests.support.frames import header_block, literal
 
 _AT_ONCE = 50
 """Connections that are being made at the same time: more than a listening socket's backlog would be dropped."""

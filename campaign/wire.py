@@ -6,14 +6,25 @@ import asyncio
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-Header = tuple[bytes, bytes]
+from tests.support.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame,
+)
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-_ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 _HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
 _WINDOW: Final = 2**31 - 1
 _FRAME: Final = 16_384  # the largest that a peer has to take (§4.2)
@@ -23,42 +34,6 @@ _STATUS: Final = re.compile(rb"grpc-status.([0-9]+)", re.DOTALL)
 
 EMPTY_MESSAGE: Final = bytes(5)
 """A gRPC message of no octets, not compressed."""
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """RFC 9113 §4.1."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """A header field without indexing and without Huffman coding (RFC 7541 §6.2.2)."""
-    return b"\0" + _integer(len(name)) + name + _integer(len(value)) + value
-
-
-def _integer(value: int) -> bytes:
-    """With a prefix of 7 bits (RFC 7541 §5.1)."""
-    if value < 127:
-        return bytes((value,))
-    octets = [127]
-    value -= 127
-    while value >= 128:
-        octets.append(value % 128 + 128)
-        value //= 128
-    return bytes((*octets, value))
-
-
-def header_block(target: str, path: str, headers: Sequence[Header] = ()) -> bytes:
-    """The header block of a gRPC call."""
-    fields = [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", path.encode()),
-        (b":authority", target.encode()),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-        *headers,
-    ]
-    return b"".join(literal(name, value) for name, value in fields)
 
 
 class Connection(asyncio.Protocol):
@@ -97,23 +72,23 @@ class Connection(asyncio.Protocol):
         pieces = [block[at : at + _FRAME] for at in range(0, len(block), _FRAME)]
         last = len(pieces) - 1
         data = b"".join(
-            frame(_CONTINUATION if at else _HEADERS, _END_HEADERS if at == last and end_headers else 0, stream, piece)
+            frame(CONTINUATION if at else HEADERS, END_HEADERS if at == last and end_headers else 0, stream, piece)
             for at, piece in enumerate(pieces)
         )
         if message:
-            data += frame(_DATA, _END_STREAM, stream, EMPTY_MESSAGE)
+            data += frame(DATA, END_STREAM, stream, EMPTY_MESSAGE)
         self._write(data)
         return stream
 
     def carry_on(self, stream: int, block: bytes) -> None:
         """A further CONTINUATION of headers that do not end."""
-        self._write(frame(_CONTINUATION, 0, stream, block))
+        self._write(frame(CONTINUATION, 0, stream, block))
 
     def reset(self, stream: int) -> None:
         """RST_STREAM: the client wants no answer any more."""
         self._open.pop(stream, None)
         self.ends["cancelled"] += 1
-        self._write(frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL)))
+        self._write(frame(RST_STREAM, 0, stream, struct.pack(">I", _CANCEL)))
 
     def close(self) -> None:
         """Hang up at once."""
@@ -132,7 +107,7 @@ class Connection(asyncio.Protocol):
         # No dynamic table: each status of an answer can be read in its octets then.
         settings = struct.pack(">HIHI", _HEADER_TABLE_SIZE, 0, _INITIAL_WINDOW_SIZE, _WINDOW)
         update = struct.pack(">I", _WINDOW - 65_535)
-        self._write(_PREFACE + frame(_SETTINGS, 0, 0, settings) + frame(_WINDOW_UPDATE, 0, 0, update))
+        self._write(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, update))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
@@ -161,20 +136,20 @@ class Connection(asyncio.Protocol):
         del self._buffer[:at]
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind == _HEADERS:
-            if flags & _END_STREAM:
+        if kind == HEADERS:
+            if flags & END_STREAM:
                 found = _STATUS.search(payload)
                 self._ended(stream, found[1].decode() if found else "no status")
             else:
                 self.answered += 1
-        elif kind == _RST_STREAM:
+        elif kind == RST_STREAM:
             self._ended(stream, f"reset {int.from_bytes(payload, 'big')}")
-        elif kind == _SETTINGS and not flags & _ACK:
+        elif kind == SETTINGS and not flags & ACK:
             self.settled.set()
-            self._write(frame(_SETTINGS, _ACK, 0))
-        elif kind == _PING and not flags & _ACK:
-            self._write(frame(_PING, _ACK, 0, payload))
-        elif kind == _GOAWAY:
+            self._write(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK:
+            self._write(frame(PING, ACK, 0, payload))
+        elif kind == GOAWAY:
             self.ends["goaway"] += 1
 
     def _ended(self, stream: int, how: str) -> None:
