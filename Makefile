@@ -25,7 +25,7 @@ TOKEN_ARGS ?=
 SOAK_ARGS ?=
 AUDIT_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail instructions hostile soak audit sbom lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail bench-start instructions hostile soak audit sbom lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -76,6 +76,9 @@ bench-scale: $(BENCH_READY) ## how cost and memory grow with processes, streams,
 
 bench-tail: $(BENCH_READY) ## a good caller's latency while the issuer hangs, kids are forged and keys change
 	@$(BENCH_VENV)/bin/python -m benchmarks.tail
+
+bench-start: $(READY) ## how long an import takes beside grpc's, and how soon the service is ready
+	@$(BIN)/python -m benchmarks.start
 
 instructions: $(READY) ## machine instructions a call, counted by valgrind, against those that are recorded
 	@$(BIN)/python -m benchmarks.instructions --check
