@@ -190,10 +190,33 @@ def test_a_token_is_not_remembered_when_the_set_of_its_key_has_been_replaced_mea
     with Fetched("k1") as fetched:
         gate, token = fetched.gate, mint(FIRST, now=NOW)
         candidate, its_key = use_of(gate, token)
+        gate.cache.is_seen_again(candidate.fingerprint)
         fetched.fetch(*kids)
         assert gate.accept(candidate, its_key, AUTHENTICATED).key_id == "k1"
         assert not known(gate, token)
         assert len(gate.cache) == 0
+
+
+def test_the_headers_that_are_remembered_are_bounded_and_a_long_one_is_not() -> None:
+    gate, most = static().gate, 0
+    for number in range(1_010):
+        accept(gate, mint(header={"x": number}))
+        most = max(most, len(gate.headers))
+    assert most == 1_000
+    assert 0 < len(gate.headers) < 1_000
+    before = set(gate.headers)
+    accept(gate, mint(header={"x": "y" * 600}))
+    assert set(gate.headers) == before
+
+
+def test_a_header_is_read_once_and_a_refused_tokens_never_remembered() -> None:
+    gate = static().gate
+    with refused(Reason.TOKEN_INVALID, "the signature does not verify"):
+        accept(gate, forged())
+    assert not gate.headers
+    for jti in ("1", "2"):
+        accept(gate, mint(jti=jti))
+    assert len(gate.headers) == 1
 
 
 def issuers(*names: str) -> list[Issuer]:

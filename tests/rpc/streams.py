@@ -21,7 +21,7 @@ from tests.support.tokens import AUDIENCE, ISSUER, jwks, key, mint
 
 STREAMING = ("UnaryStream", "StreamUnary", "StreamStream")
 NOW = 1_800_000_000.0
-SOON = NOW + 0.1
+SOON = NOW + 0.3
 LATER = NOW + 3600
 
 
