@@ -294,6 +294,22 @@ def test_a_token_is_known_by_all_of_what_the_call_carries() -> None:
     assert gate.recall(gate.fingerprint(f"bearer {token}"), AUTHENTICATED) is None  # another spelling is verified for itself
 
 
+def test_the_hash_of_a_remembered_token_is_no_credential() -> None:
+    gate, token = static(verdicts=VerdictCachePolicy(hashed=True)).gate, mint()
+    accept(gate, token)
+    assert known(gate, token)
+    fingerprint = gate.fingerprint(f"Bearer {token}")
+    assert fingerprint in gate.cache.young
+    for value in (fingerprint, fingerprint.hex() if isinstance(fingerprint, bytes) else ""):
+        assert gate.known("/a.B/C", [("authorization", value)]) is None
+        with (
+            refused(Reason.TOKEN_MALFORMED, "authorization is not text")
+            if isinstance(value, bytes)
+            else refused(Reason.TOKEN_MISSING, "authorization is of another scheme")
+        ):
+            gate.read([("authorization", value)])
+
+
 def test_with_the_memory_off_every_token_is_verified_anew() -> None:
     gate, token = static(verdicts=VerdictCachePolicy(max_entries=0)).gate, mint()
     for _ in range(2):

@@ -123,7 +123,8 @@ class Gate:
                 if authorization is not None:  # more than one: refused, step by step
                     return None
                 authorization = value
-        found = None if authorization is None else self.cache.young.get(authorization)
+        # Text only: a fingerprint, which may be octets, is no credential.
+        found = self.cache.young.get(authorization) if type(authorization) is str else None
         if found is None:
             return None
         claims, until, keys, generation, _token_bytes = found
