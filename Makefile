@@ -14,6 +14,10 @@ AUDIT_VENV := .venv-audit
 AUDIT_READY := $(AUDIT_VENV)/.ready
 BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/.ready
+FUZZ_VENV := .venv-fuzz
+FUZZ_READY := $(FUZZ_VENV)/.ready
+FUZZ_SECONDS ?= 60
+MUTATION_ARGS ?=
 LOCK ?= requirements/dev.lock
 STATE_DIR := .grpc-bearer-dev
 WORK := .ci/work
@@ -25,12 +29,12 @@ TOKEN_ARGS ?=
 SOAK_ARGS ?=
 AUDIT_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail bench-start instructions hostile soak audit sbom lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail bench-start instructions hostile soak fuzz mutation audit sbom lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "variables: PYTHON=python3  PYTEST_ARGS='-k name'  TOKEN_ARGS='--sub alice --ttl 60'"
+	@echo "variables: PYTHON=python3  PYTEST_ARGS='-k name'  TOKEN_ARGS='--sub alice --ttl 60'  FUZZ_SECONDS=60"
 
 setup: $(READY) ## make .venv with everything for development (the other targets do this by themselves)
 
@@ -61,7 +65,7 @@ lint: $(READY) ## ruff (rules and format) and buf lint
 
 # Not the examples: they import what their own protoc run generates. tests/e2e/ checks their types, against the wheel.
 type: $(READY) ## mypy --strict on both source roots, the tests and the tools
-	@$(BIN)/mypy $(wildcard interceptors server tests tools benchmarks campaign)
+	@$(BIN)/mypy $(wildcard interceptors server tests tools benchmarks campaign fuzz)
 
 check: lint type proto-check test ## all of the above: what has to pass before a commit
 
@@ -97,20 +101,30 @@ sbom: $(READY) $(AUDIT_READY) ## the wheel and its software bill of materials (C
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir $(WORK)/sbom .
 	@$(BIN)/python tools/sbom.py $(WORK)/sbom/*.whl $(WORK)/sbom/grpc-bearer.cdx.json
 
+fuzz: $(FUZZ_READY) ## fuzz what reads tokens and JWK Sets, FUZZ_SECONDS for each of the two (fuzz/README.md)
+	@$(FUZZ_VENV)/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
+
+mutation: $(FUZZ_READY) ## break verifier, policy and key cache in every way and count what the tests miss (20 minutes; docs/mutation.md)
+	@$(FUZZ_VENV)/bin/python tools/mutation.py $(MUTATION_ARGS)
+
 lock: $(READY) ## compile the lock files anew: newest and lowest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements/dev.lock
 	@$(COMPILE) --upgrade --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.lock
 	@$(COMPILE) --upgrade --constraint requirements/dev.lock pyproject.toml requirements/bench.in -o requirements/bench.lock
+	@$(COMPILE) --upgrade --constraint requirements/dev.lock --extra dev pyproject.toml requirements/fuzz.in -o requirements/fuzz.lock
 	@$(COMPILE) --upgrade requirements/proto.in -o requirements/proto.lock
 	@$(COMPILE) --upgrade requirements/audit.in -o requirements/audit.lock
 
 clean: ## remove the environments, the caches, build results and the embedded issuer's state
-	@rm -rf .venv .venv-* .ci/work .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json \
+	@rm -rf .venv .venv-* .ci/work .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* coverage.json .fuzz .mutation \
 		htmlcov build dist tests/e2e/node/node_modules benchmarks/node/node_modules $(STATE_DIR)
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BENCH_READY): pyproject.toml requirements/bench.lock
 	@tools/setup.sh $(PYTHON) $(BENCH_VENV) requirements/bench.lock
+
+$(FUZZ_READY): pyproject.toml requirements/fuzz.lock
+	@tools/setup.sh $(PYTHON) $(FUZZ_VENV) requirements/fuzz.lock
 
 $(READY): pyproject.toml $(LOCK)
 	@tools/setup.sh $(PYTHON) $(VENV) $(LOCK)

@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from tests.support.wheels import ROOT, build_wheel
 
-LOCKS = ("audit", "bench", "dev", "lowest", "proto")
+LOCKS = ("audit", "bench", "dev", "fuzz", "lowest", "proto")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -358,3 +358,11 @@ def test_what_is_malformed_comes_before_what_is_invalid_before_what_has_expired_
         Reason.TOKEN_NOT_YET_VALID,
     ]
     assert validated(**wrong).exp == NOW + 60
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(RULES, "leeway_s"), (RULES, "audiences"), (validated(), "aud"), (validated(), "scopes")]
+)
+def test_what_a_token_is_held_to_and_what_was_found_valid_cannot_be_changed_in_its_place(value: Any, name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(value, name, None)

@@ -139,7 +139,8 @@ def _line(detail: ErrorDetails, path: Path | None) -> str:
 def _key(location: list[int | str]) -> str:
     key = ""
     for part in location:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+        name = part if isinstance(part, int) or part.isprintable() else json.dumps(part)  # in a file a name can have any
+        key += f"[{name}]" if isinstance(part, int) else f".{name}" if key else str(name)
     return key or "settings"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from grpc_bearer.errors import ConfigurationError, Reason
+from grpc_bearer.errors import ConfigurationError, Reason, invalid
 from grpc_bearer.keys.cache import (
     MAX_RETRY_AFTER_S,
     CachePolicy,
@@ -24,6 +24,7 @@ from grpc_bearer.keys.cache import (
     Fetch,
     Join,
     Query,
+    Refetch,
     Refuse,
     Use,
     decide,
@@ -103,6 +104,7 @@ def test_keys_are_fresh_for_the_issuers_max_age_within_the_clamp(max_age_s: floa
     assert state.fresh_for_s == fresh_for_s
     assert is_fresh(state, 100.0 + fresh_for_s - 0.001)
     assert not is_fresh(state, 100.0 + fresh_for_s)
+    assert not is_fresh(state, 100.0 + fresh_for_s + 0.001)
 
 
 def test_a_cold_cache_is_not_fresh() -> None:
@@ -221,6 +223,14 @@ def test_a_flood_of_forged_kids_costs_two_fetches_in_each_cooldown() -> None:
     assert fetches == [10.0, 10.25, 40.0, 40.25, 70.0, 70.25]
 
 
+def test_however_many_refetches_there_were_already_there_is_no_further_one() -> None:
+    state = fetched(0.0)
+    for at, kid in enumerate(["a", "b", "c", "d"]):
+        state = refetched(state, kid, 10.0 + at)
+        if at:
+            assert outcome(asked(state, "e", 20.0)) is Reason.TOKEN_INVALID
+
+
 def test_a_rotation_amid_a_flood_of_forged_kids_is_refused_until_the_cooldown_ends_and_fetched_then() -> None:
     state = refetched(refetched(fetched(0.0), "forged-1", 10.0), "forged-2", 10.25)
     for at in (10.3, 39.9):
@@ -303,7 +313,58 @@ def test_a_fetch_that_has_ended_is_under_way_no_more() -> None:
     assert not broken(state, 1.0).fetching
 
 
+@pytest.mark.parametrize("now", [-1e9, 0.0, 1e9])
+def test_a_cold_cache_is_due_for_a_fetch_whatever_the_clock_says(now: float) -> None:
+    state = CacheState()
+    assert state.next_fetch_at < now
+    assert state.retry_at < now
+    assert usable_keys(state, now, POLICY) is None
+    assert asked(state, "k1", now) == Fetch(None)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (CacheState(), "key_set"),
+        (POLICY, "fresh_s"),
+        (Refetch(0.0, "k1"), "at"),
+        (Query("k1", "EdDSA"), "kid"),
+        (Use(K1.keys[0]), "key"),
+        (Fetch("k1"), "kid"),
+        (Refuse(invalid("x")), "error"),
+    ],
+)
+def test_what_several_threads_read_cannot_be_changed_in_its_place(value: Any, name: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(value, name, None)
+
+
+def test_the_generation_grows_when_keys_get_too_old_to_serve_so_that_no_former_one_ever_comes_back() -> None:
+    """What was verified under a generation is taken as read under the same one."""
+    end = 600.0 + 24 * HOUR_S
+    generations = [fetched(0.0).generation]
+    state = broken(broken(fetched(0.0), end), end + 1)
+    generations.append(state.generation)
+    generations.append(fetched(end + 2, K1_K2, before=state).generation)
+    assert generations == sorted(set(generations))
+    assert broken(fetched(0.0), end - 1).generation == fetched(0.0).generation
+
+
 # The policy's figures
+
+
+def test_the_figures_are_those_of_the_table_when_nothing_is_said() -> None:
+    assert asdict(CachePolicy()) == {
+        "fresh_s": 600.0,
+        "min_fresh_s": 60.0,
+        "max_fresh_s": 86_400.0,
+        "refresh_at": 0.8,
+        "max_stale_s": 86_400.0,
+        "cooldown_s": 30.0,
+        "backoff_initial_s": 1.0,
+        "backoff_max_s": 60.0,
+        "max_keys": 100,
+    }
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,8 @@ def test_present_is_a_boolean(value: Any) -> None:
 
 def test_a_claim_rule_that_requires_nothing_is_refused() -> None:
     assert rule_fault(name="department") == "claims: department: requires nothing; give any_of, all_of or present"
+
+
+def test_of_several_requirements_that_nobody_without_a_token_could_meet_the_first_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"^access: public and scopes contradict each other"):
+        Policy(access=Access.PUBLIC, scopes=("a",), audiences=("orders",), max_age_s=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -259,3 +260,8 @@ def test_what_is_no_source_is_a_configuration_error(source: Any, text: str) -> N
     with pytest.raises(ConfigurationError) as caught:
         services_of(source)
     assert str(caught.value) == f"services: {text}"
+
+
+def test_what_is_known_of_a_service_cannot_be_changed_in_its_place() -> None:
+    with pytest.raises(FrozenInstanceError):
+        DECLARED[OPTIONS].default = Policy(access=Access.PUBLIC)  # type: ignore[misc]

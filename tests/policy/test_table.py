@@ -14,6 +14,7 @@ from grpc_bearer import Access, ConfigurationError, Policies, Policy, Rule
 from grpc_bearer.policy.model import AUTHENTICATED, DENY, PUBLIC
 from grpc_bearer.policy.protos import Declared
 from grpc_bearer.policy.table import MAX_LOOKED_UP, PUBLIC_BY_DEFAULT, Entry
+from grpc_bearer.v1 import identity_pb2
 from tests.support.policies import DEFAULTED, OPTIONS, SILENT
 
 HEALTH = "grpc.health.v1.Health"
@@ -388,6 +389,26 @@ def test_a_method_may_be_public_without_a_proto(name: str) -> None:
 
 
 def test_the_policy_that_requires_nothing_further_is_one_object_wherever_it_comes_from() -> None:
-    policies = Policies(rules=[Rule(["grpc_bearer.v1.IdentityService/WhoAmI"], Policy())])
+    policies = Policies(services=[identity_pb2], rules=[Rule(["grpc_bearer.v1.IdentityService/WhoAmI"], Policy())])
     for method in ("WhoAmI", "WatchIdentity"):  # by a rule, and by the service's option
         assert policies.for_method(f"/grpc_bearer.v1.IdentityService/{method}").policy is AUTHENTICATED
+
+
+@pytest.mark.parametrize("methods", [5, None, True])
+def test_what_is_no_list_of_methods_at_all_is_refused_with_advice_too(methods: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^rules\[0\]: methods: expected a list of names"):
+        Policies(rules=[Rule(methods)])
+    with pytest.raises(ConfigurationError, match=r"^public_methods: expected a list of method names"):
+        Policies(public_methods=methods)
+
+
+def test_rules_are_told_from_services_by_name_and_never_by_their_place() -> None:
+    by_place: Any = Policies
+    with pytest.raises(TypeError):
+        by_place([Rule(["shop.v1.CatalogService/*"])])
+
+
+@pytest.mark.parametrize("value", [Rule(["a.B/C"]), Entry("/a.B/C", PUBLIC, "default")])
+def test_a_rule_and_an_entry_cannot_be_changed_in_their_place(value: Any) -> None:
+    with pytest.raises(AttributeError):
+        value.policy = PUBLIC

@@ -215,3 +215,10 @@ def test_a_file_of_the_largest_size_is_read(file: File) -> None:
 def test_a_file_that_is_missing_or_a_folder_cannot_be_read(tmp_path: Path) -> None:
     assert faults(tmp_path / "nope.toml") == ("cannot be read: No such file or directory",)
     assert faults(tmp_path) == ("cannot be read: Is a directory",)
+
+
+def test_a_name_with_a_line_end_in_it_is_spelled_on_one_line(file: File) -> None:
+    """Else a file could write lines of its own into the log of the service that refuses it."""
+    assert faults(file('[server]\n"a\\nserver: all is well" = 1\n'))[0].startswith(
+        r'server."a\nserver: all is well": no such setting'
+    )

@@ -155,7 +155,7 @@ class Policies:
     def _add_rules(self, rules: Sequence[Rule]) -> None:
         for index, rule in enumerate(rules):
             source = f"rules[{index}]"
-            if isinstance(rule.methods, str) or not rule.methods:
+            if not _is_list(rule.methods) or not rule.methods:
                 raise ConfigurationError(
                     f"{source}: methods: expected a list of names, package.Service/Method or package.Service/*"
                 )
@@ -184,7 +184,7 @@ class Policies:
             raise ConfigurationError(f"{where}: {service} has no such method{_nearest(name, found.methods)}")
 
     def _add_public(self, methods: Iterable[str]) -> None:
-        if isinstance(methods, str):
+        if not _is_list(methods):
             raise ConfigurationError("public_methods: expected a list of method names, got one string; put it into a list")
         for target in methods:
             service, name = _target(target, "public_methods")
@@ -199,6 +199,10 @@ class Policies:
             if self._known(service) is not None:
                 self._exists(service, name, f"public_methods: {target!r}")
             self._public[target] = (PUBLIC, "public_methods")
+
+
+def _is_list(names: object) -> bool:
+    return isinstance(names, Iterable) and not isinstance(names, str)
 
 
 def _service_and_method(method: str) -> tuple[str, str]:

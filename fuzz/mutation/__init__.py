@@ -1,0 +1,1 @@
+"""The configurations of `make mutation` (tools/mutation.py)."""
