@@ -29,7 +29,7 @@ TOKEN_ARGS ?=
 SOAK_ARGS ?=
 AUDIT_ARGS ?=
 
-.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail bench-start instructions hostile soak fuzz mutation audit sbom lock clean
+.PHONY: help setup run token test coverage proto proto-check lint type check bench bench-envoy bench-scale bench-tail bench-start instructions hostile soak audit sbom fuzz mutation lock clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
