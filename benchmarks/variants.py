@@ -14,9 +14,10 @@ import grpc
 import jwt
 
 from benchmarks import extras
+from benchmarks.floor import AioFloor, SyncFloor
 from grpc_bearer import Authenticator, CachePolicy, Issuer, Policies, VerdictCachePolicy, aio, sync
 
-Variant = Literal["bare", "noop", "ours", "ours-fast", "ours-hashed", "tutorial", "tutorial-lru"]
+Variant = Literal["bare", "noop", "floor", "ours", "ours-fast", "ours-hashed", "tutorial", "tutorial-lru"]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Details = grpc.HandlerCallDetails
 
@@ -131,6 +132,8 @@ def sync_interceptors(
         return []
     if variant == "noop":
         return [SyncNoop()]
+    if variant == "floor":
+        return [SyncFloor(jwks_uri)]
     if variant.startswith("ours"):
         return [sync.AuthInterceptor(_ours(variant, issuer, audience, jwks_uri, reload_every_s))]
     return [SyncTutorial(_tutorial_check(issuer, audience, jwks_uri, lru=variant == "tutorial-lru"))]
@@ -144,6 +147,8 @@ def aio_interceptors(
         return []
     if variant == "noop":
         return [AioNoop()]
+    if variant == "floor":
+        return [AioFloor(jwks_uri)]
     if variant.startswith("ours"):
         return [aio.AuthInterceptor(_ours(variant, issuer, audience, jwks_uri, reload_every_s))]
     return [AioTutorial(_tutorial_check(issuer, audience, jwks_uri, lru=variant == "tutorial-lru"))]
