@@ -56,6 +56,13 @@ def test_the_defaults_are_grpc_options() -> None:
     }
 
 
+@pytest.mark.parametrize(("most", "waiting"), [(2, 1_000), (1_000, 1_000), (20_000, 20_000)])
+def test_as_many_calls_may_wait_as_may_run_and_never_fewer_than_by_core(most: int, waiting: int) -> None:
+    options = dict(channel_options(ServerSettings(max_concurrent_rpcs=most)))
+    assert options["grpc.server.max_pending_requests"] == waiting
+    assert options["grpc.server.max_pending_requests_hard_limit"] == waiting
+
+
 def test_settings_are_grpc_options_within_what_grpc_takes() -> None:
     settings = ServerSettings(
         max_token_bytes=1000,
