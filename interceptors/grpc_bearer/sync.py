@@ -145,37 +145,29 @@ class AuthInterceptor(grpc.ServerInterceptor):
         try:
             metadata = handler_call_details.invocation_metadata
             claims = gate.known(method, metadata)
-            if claims is not None and not (self._context_claims or handler.request_streaming or handler.response_streaming):
-                if self._verdicts.observed:
-                    self._verdicts.accepted(method, claims)
-                bind_claims(claims)
-                return handler
-            policy = gate.policy(method)
-            if policy.access is not _AUTHENTICATED and (policy.access is Access.PUBLIC or not has_authorization(metadata)):
-                return self._unasked(method, handler, gate, policy)
-            authorization = authorization_value(metadata)
-            fingerprint = gate.fingerprint(authorization)
             if claims is None:
+                policy = gate.policy(method)
+                if policy.access is not _AUTHENTICATED and (policy.access is Access.PUBLIC or not has_authorization(metadata)):
+                    return self._unasked(method, handler, gate, policy)
+                authorization = authorization_value(metadata)
+                fingerprint = gate.fingerprint(authorization)
                 claims = gate.recall(fingerprint, policy)
-            if claims is not None:
-                return self._known(method, handler, gate, policy, claims)
-            _pending.set(_Pending(method, gate, policy, authorization, fingerprint))
-            return self._wrappers.get(method, handler)
+                if claims is None:
+                    _pending.set(_Pending(method, gate, policy, authorization, fingerprint))
+                    return self._wrappers.get(method, handler)
+            if self._context_claims or handler.request_streaming or handler.response_streaming:
+                policy = gate.policy(method)
+                if self._context_claims or policy.streams is Streams.TERMINATE:
+                    _pending.set(_Pending(method, gate, policy, claims=claims))
+                    return self._wrappers.get(method, handler)
+            if self._verdicts.observed:
+                self._verdicts.accepted(method, claims)
+            bind_claims(claims)
+            return handler  # itself, where nothing has to be added to it: the hot path
         except AuthError as error:
             return self._refused(method, handler, gate, error)
         except Exception as error:
             return self._refused(method, handler, gate, unexpected(method, error))
-
-    def _known(self, method: str, handler: Handler, gate: Gate, policy: Policy, claims: Claims) -> Handler:
-        """The handler itself where nothing has to be added to it: the hot path."""
-        if self._context_claims or (
-            (handler.request_streaming or handler.response_streaming) and policy.streams is Streams.TERMINATE
-        ):
-            _pending.set(_Pending(method, gate, policy, claims=claims))
-            return self._wrappers.get(method, handler)
-        self._verdicts.accepted(method, claims)
-        bind_claims(claims)
-        return handler
 
     def _unasked(self, method: str, handler: Handler, gate: Gate, policy: Policy) -> Handler:
         """A call that may go on without a token."""

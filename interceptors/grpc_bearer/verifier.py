@@ -90,24 +90,24 @@ def _audience(claims_set: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+def _granted(value: Any) -> list[str] | None:
+    """The scopes in a claim's value: a string with spaces between them, or an array; None for what is neither."""
+    if isinstance(value, str):
+        return value.split(" ")
+    return value if _strings(value) else None
+
+
 def _scopes(claims_set: Mapping[str, Any], further: tuple[str, ...]) -> frozenset[str]:
     """One set from all the places where issuers put what a token allows; `further` are the configured ones."""
     scopes: list[str] = []
     for name in _SCOPES:
         if name in claims_set:
-            value = claims_set[name]
-            if isinstance(value, str):
-                scopes += value.split(" ")
-            elif _strings(value):
-                scopes += value
-            elif name in _TYPED_SCOPES:
+            granted = _granted(claims_set[name])
+            if granted is None and name in _TYPED_SCOPES:
                 raise malformed(f"{name} is neither a string nor an array of strings")
+            scopes += granted or ()
     for name in further:
-        value = claim_at(name, claims_set)
-        if isinstance(value, str):
-            scopes += value.split(" ")
-        elif _strings(value):
-            scopes += value
+        scopes += _granted(claim_at(name, claims_set)) or ()
     found = frozenset(scopes)
     return found - _NO_SCOPE if "" in found else found
 
